@@ -1,0 +1,1027 @@
+// forkd - a pre-forking process manager for native workers
+//
+// One process, the master, keeps a table of slots. A slot is a worker number; it holds at most one
+// process, and its state says what is wanted of it:
+//
+//              due: fork                   request
+//   Waiting ----------------> Running ----------------> Ending
+//      ^   ^                     |                         |
+//      |   +------ it ended -----+         it ended, and   |     Empty: no process, none wanted
+//      +------------------------------ is still wanted ----+---> (number at or above the target,
+//                                                 or else        or the pool shuts down)
+//
+// Only the master changes a slot, and only in its loop: wait, take the signals, reap, apply what is
+// due. A signal handler does no more than count the signal and write a byte into the self-pipe, so
+// none is lost and none acts in the middle of something. A pid is signalled only while its slot
+// holds it, and a slot holds it until the master itself has reaped it: no pid is ever another's.
+//
+// Nothing is polled and nobody sleeps. All that is to happen later (a start after a backoff, the
+// steps of a shutdown) is a time in the slot or the pool; next_deadline() finds the earliest one
+// and apply_due() does what has come due. Without a deadline the master makes no system call.
+//
+// A worker is forked with all signals blocked, so that none reaches it before it has handlers of
+// its own, and it loads the user's code itself: the master never runs any. Master and worker share
+// one cache line a worker. The master writes the request to end into it, the worker how often it
+// has yielded; neither needs a system call or a lock. What kept a worker from starting comes back
+// through shared memory, too, beside that line.
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
+#endif
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+// ---------------------------------------------------------------------------------------------
+// Public API: the part between the two marks is forkd.h
+// ---------------------------------------------------------------------------------------------
+
+#pragma GCC visibility push(default)
+/* forkd.h - yield to forkd(1), a pre-forking process manager; see forkd(3) */
+#ifndef FORKD_H
+#define FORKD_H
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The task boundary. Returns 1: go on with the next task; 0: end now, that is clean up and return.
+   Costs a few nanoseconds and no system call. Outside a worker: always 1. Any thread. */
+int forkd_yield(void);
+
+/* A descriptor for poll(2) that becomes readable, and stays so, when the worker is asked to end:
+   then call forkd_yield(). Do not read or close it. Outside a worker: one that never becomes
+   readable. -1 with errno set (EMFILE, ENFILE) when there is none to be had. Any thread. */
+int forkd_stop_fd(void);
+
+/* This worker's number, 0 or more, which the process that replaces it will have again; -1 outside
+   a worker. Any thread. */
+int forkd_worker_number(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
+/* end of forkd.h */
+#pragma GCC visibility pop
+
+namespace {
+
+constexpr const char* version = "1.0";
+
+constexpr int max_workers = 1024;
+
+using Ms = long long;  // milliseconds of the monotonic clock, or a difference of two such times
+
+constexpr Ms never = LLONG_MAX;
+constexpr Ms healthy_after = 1000;  // a worker that has run this long is healthy
+constexpr Ms start_interval = 100;  // between two starts of one worker number
+constexpr Ms first_backoff = 100;   // after a failure; doubles with each further one in a row
+constexpr Ms longest_backoff = 10000;
+constexpr Ms second_signal = 100;     // from here on a further TERM is a second one, no echo
+constexpr Ms nudge_interval = 1000;   // between two SIGTERMs to a worker that is late at shutdown
+constexpr Ms leftover_interval = 50;  // as PID 1, between two looks whether the namespace is empty
+constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
+
+constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
+constexpr int exit_usage = 2;
+constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
+
+// What another process, thread or signal handler may read or write at the same time. Sequentially
+// consistent, for where two sides each write one flag and then read the other's, whoever comes
+// second has to see both; nowhere is it hot, but in forkd_yield(), which says what it needs.
+template <typename T>
+T load(const T& from) {
+  T value;
+  __atomic_load(&from, &value, __ATOMIC_SEQ_CST);
+  return value;
+}
+template <typename T>
+void store(T& to, T value) {
+  __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
+}
+
+Ms clock_ms() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Options
+// ---------------------------------------------------------------------------------------------
+
+struct Options {
+  int workers = 1;           // the initial target
+  Ms grace = 8000;           // how long a shutdown may take before SIGKILL; 0: for ever
+  int log_level = LOG_INFO;  // the least important level that is logged, as in syslog(3)
+};
+
+// What a worker runs.
+struct Job {
+  const char* spec;  // as typed
+  char* path;        // of the shared object; null: a command
+  char* symbol;      // the function in it
+  int argc;
+  char** argv;  // argv[0] is the specification; a null pointer ends it
+};
+
+// The names of the levels; the index is the level's number in <syslog.h>.
+constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
+                                       "warning", nullptr, "info",     "debug"};
+static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
+
+constexpr const char* usage_text =
+    "usage: forkd [-hV] [-g seconds] [-l level] [-n number] worker [argument ...]\n"
+    "\n"
+    "Keep a pool of worker processes alive.\n"
+    "\n"
+    "  worker                   PATH:SYMBOL, a function in a shared object, or a command\n"
+    "  -g, --grace SECONDS      at shutdown, how long workers may take before SIGKILL;\n"
+    "                           0: for ever (default 8)\n"
+    "  -h, --help               show this and exit\n"
+    "  -l, --log-level LEVEL    debug, info, warning, error or critical (default info)\n"
+    "  -n, --num-workers N      initial number of workers, 1 to 1024 (default 1)\n"
+    "  -V, --version            show the version and exit\n"
+    "\n"
+    "Signals: USR1 adds a worker, USR2 removes one, HUP restarts all when they next\n"
+    "yield; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n";
+
+// Replaces what would break a line, a newline in a path say. Returns the end of the text.
+char* make_printable(char* text) {
+  for (; *text; text++)
+    if (static_cast<unsigned char>(*text) < ' ' || *text == 127) *text = '?';
+  return text;
+}
+
+// Ends a wrong use of the command line, before anything was started, with one line.
+[[noreturn, gnu::format(printf, 1, 2)]] void usage_error(const char* format, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  make_printable(text);
+  fprintf(stderr, "forkd: %s (see 'forkd --help')\n", text);
+  exit(exit_usage);
+}
+
+int parse_workers(const char* text) {
+  int number = 0;
+  for (const char* c = text; *c >= '0' && *c <= '9' && number <= max_workers; c++) {
+    number = number * 10 + (*c - '0');
+    if (c[1] == '\0' && number >= 1 && number <= max_workers) return number;
+  }
+  usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
+              max_workers);
+}
+
+// Decimal seconds to milliseconds; what is not zero stays at least one. (strtod(3) would take the
+// locale's decimal point, hexadecimal digits and infinity.)
+Ms parse_seconds(const char* option, const char* text) {
+  constexpr Ms limit = 1000000000;
+  Ms whole = 0, fraction = 0, unit = 1000;
+  bool digits = false, zero = true;
+  const char* c = text;
+  for (; *c >= '0' && *c <= '9' && whole <= limit; c++, digits = true) {
+    whole = whole * 10 + (*c - '0');
+    zero = zero && *c == '0';
+  }
+  if (*c == '.')
+    for (c++; *c >= '0' && *c <= '9'; c++, digits = true) {
+      fraction += (*c - '0') * (unit /= 10);
+      zero = zero && *c == '0';
+    }
+  if (!digits || *c != '\0' || whole > limit)
+    usage_error("wrong %s '%s': must be seconds from 0 to %lld, such as 8 or 0.5", option, text,
+                limit);
+  return zero ? 0 : whole * 1000 + fraction > 0 ? whole * 1000 + fraction : 1;
+}
+
+int parse_level(const char* text) {
+  for (int level = LOG_CRIT; level <= LOG_DEBUG; level++)
+    if (level_names[level] && strcmp(text, level_names[level]) == 0) return level;
+  usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
+}
+
+// Prints what was asked for; a full disk or a closed pipe is a failure that a script shall see.
+[[noreturn]] void print_and_exit(const char* format, const char* text) {
+  exit(printf(format, text) < 0 || fflush(stdout) != 0 ? exit_failed : 0);
+}
+
+Options parse_options(int argc, char** argv) {
+  static const option long_options[] = {
+      {"grace", required_argument, nullptr, 'g'},
+      {"help", no_argument, nullptr, 'h'},
+      {"log-level", required_argument, nullptr, 'l'},
+      {"num-workers", required_argument, nullptr, 'n'},
+      {"version", no_argument, nullptr, 'V'},
+      {nullptr, 0, nullptr, 0},
+  };
+  Options options;
+  opterr = 0;
+  // '+': options end at the first operand; ':': a missing argument is told from a wrong option.
+  for (int c; (c = getopt_long(argc, argv, "+:g:hl:n:V", long_options, nullptr)) != -1;)
+    switch (c) {
+    case 'g': options.grace = parse_seconds("grace period", optarg); break;
+    case 'h': print_and_exit("%s", usage_text);
+    case 'l': options.log_level = parse_level(optarg); break;
+    case 'n': options.workers = parse_workers(optarg); break;
+    case 'V': print_and_exit("forkd %s\n", version);
+    case ':': usage_error("option '%s' needs an argument", argv[optind - 1]);
+    default:
+      // A short option may stand within a group (-xh), so it is named by its letter.
+      if (optopt > 0 && strncmp(argv[optind - 1], "--", 2) != 0)
+        usage_error("wrong option '-%c'", optopt);
+      usage_error("wrong option '%s'", argv[optind - 1]);
+    }
+  return options;
+}
+
+Job parse_job(int argc, char** argv) {
+  if (argc == 0) usage_error("no worker: give PATH:SYMBOL, or a command");
+  Job job{.spec = argv[0], .path = nullptr, .symbol = nullptr, .argc = argc, .argv = argv};
+  const char* colon = strrchr(job.spec, ':');
+  if (!colon) {
+    const size_t length = strlen(job.spec);
+    if (length == 0) usage_error("empty worker '': give PATH:SYMBOL, or a command");
+    if (length >= 3 && strcmp(job.spec + length - 3, ".so") == 0)
+      usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
+    return job;
+  }
+  if (colon == job.spec) usage_error("worker '%s' has an empty path: give PATH:SYMBOL", job.spec);
+  if (colon[1] == '\0') usage_error("worker '%s' has an empty symbol: give PATH:SYMBOL", job.spec);
+  // dlopen(3) searches the library path for a name without a slash.
+  const bool bare = memchr(job.spec, '/', static_cast<size_t>(colon - job.spec)) == nullptr;
+  if (asprintf(&job.path, "%s%.*s", bare ? "./" : "", static_cast<int>(colon - job.spec),
+               job.spec) < 0 ||
+      !(job.symbol = strdup(colon + 1))) {
+    fprintf(stderr, "forkd: out of memory\n");
+    exit(exit_failed);
+  }
+  return job;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The master's descriptors
+// ---------------------------------------------------------------------------------------------
+
+enum Own { WakeRead, WakeWrite, LogAgain, own_count };
+
+// The descriptors the master needs for itself; -1: not open. Workers get none of them.
+int own[own_count] = {-1, -1, -1};
+
+// Takes a descriptor over: away from 0, 1 and 2, which may have been closed when forkd was started
+// and where a worker's output would go into it, and closed on exec. False, with errno: no room.
+bool take_over(Own which, int fd) {
+  if (fd < 0) return false;
+  own[which] = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int reason = errno;
+  close(fd);
+  errno = reason;
+  return own[which] >= 0;
+}
+
+void close_own(Own which) {
+  if (own[which] >= 0) close(own[which]);
+  own[which] = -1;
+}
+
+// A pipe that never blocks and that no program executed later inherits. False, with errno.
+bool open_pipe(int ends[2]) {
+#ifdef __linux__
+  return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0;
+#else
+  if (pipe(ends) != 0) return false;
+  for (int i = 0; i < 2; i++) {
+    fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+  }
+  return true;
+#endif
+}
+
+// ---------------------------------------------------------------------------------------------
+// Log
+// ---------------------------------------------------------------------------------------------
+
+pid_t master_pid;
+
+int log_level = LOG_INFO;    // the least important level that is written
+unsigned dropped_lines = 0;  // that standard error would not take, not yet reported
+
+// Standard error is shared with the workers and whoever started forkd, so it must not be made
+// non-blocking; and between poll(2) and write(2) a worker may fill it. A second, non-blocking
+// description of the same pipe or terminal cannot block. (A file never does; where there is no
+// /proc, poll(2) has to do.)
+void open_log() {
+  struct stat is;
+  if (fstat(STDERR_FILENO, &is) != 0 || !(S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode))) return;
+  take_over(LogAgain, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+}
+
+// Writes one line whole, or not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write).
+[[gnu::format(printf, 2, 0)]] bool write_line(int level, const char* format, va_list args) {
+  char line[PIPE_BUF < 2048 ? PIPE_BUF : 2048];
+  const int head = snprintf(line, sizeof line, "forkd[%d]: %s: ", static_cast<int>(master_pid),
+                            level_names[level]);
+  vsnprintf(line + head, sizeof line - static_cast<size_t>(head), format, args);
+  char* end = make_printable(line + head);
+  *end++ = '\n';  // in the place of the null byte
+  const int fd = own[LogAgain] >= 0 ? own[LogAgain] : STDERR_FILENO;
+  pollfd out{.fd = fd, .events = POLLOUT, .revents = 0};
+  return poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) &&
+         write(fd, line, static_cast<size_t>(end - line)) > 0;
+}
+
+[[gnu::format(printf, 2, 3)]] bool try_to_log(int level, const char* format, ...) {
+  va_list args;
+  va_start(args, format);
+  const bool written = write_line(level, format, args);
+  va_end(args);
+  return written;
+}
+
+// Logs an event. Never blocks and never fails: a line that standard error does not take at once is
+// counted, and the count logged before the next one that it takes.
+[[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
+  if (level > log_level) return;
+  if (dropped_lines > 0 && try_to_log(LOG_WARNING, "%u log lines were dropped", dropped_lines))
+    dropped_lines = 0;
+  va_list args;
+  va_start(args, format);
+  if (!write_line(level, format, args)) dropped_lines++;
+  va_end(args);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Signals and the self-pipe
+// ---------------------------------------------------------------------------------------------
+
+// What a signal means to the master, in the order in which those taken together act.
+enum Event { Child, Shutdown, Grow, Shrink, Reload, Nothing, event_count };
+
+// What a function worker does with it.
+enum class InWorker {
+  Request,    // ends at its next yield; a blocking read or write is restarted
+  Interrupt,  // the same, and a blocking system call fails with EINTR
+  Ignore,
+  AsBefore,  // what forkd was started with
+};
+
+constexpr struct {
+  int number;
+  Event event;
+  InWorker in_worker;
+} signal_table[] = {
+    {SIGCHLD, Child, InWorker::AsBefore},   {SIGINT, Shutdown, InWorker::Request},
+    {SIGQUIT, Shutdown, InWorker::Request}, {SIGTERM, Shutdown, InWorker::Interrupt},
+    {SIGUSR1, Grow, InWorker::Ignore},      {SIGUSR2, Shrink, InWorker::Ignore},
+    {SIGHUP, Reload, InWorker::Request},    {SIGPIPE, Nothing, InWorker::AsBefore},
+    {SIGTTOU, Nothing, InWorker::AsBefore},
+};
+constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
+
+struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
+sigset_t caller_mask;
+
+int arrived[event_count];  // how often since the master last took them
+bool woken;                // a byte is in the self-pipe, or about to be
+
+// The handler in the master. The counters hold what has happened, the byte only ends the wait: so a
+// pipe can never be too full to hold a signal.
+void count_signal(int number) {
+  const int saved_errno = errno;
+  for (const auto& entry : signal_table)
+    if (entry.number == number) __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
+  const bool first = !__atomic_exchange_n(&woken, true, __ATOMIC_SEQ_CST);
+  if (first && own[WakeWrite] >= 0 && write(own[WakeWrite], "", 1) < 0) {
+    // Nothing is lost: wait_until() looks at `woken` before it waits.
+  }
+  errno = saved_errno;
+}
+
+// All signals blocked while it lives.
+class SignalsBlocked {
+  sigset_t before;
+
+public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
+};
+
+// Makes the master handle its signals, whatever the caller did with them. False, with errno.
+bool install_handlers() {
+  struct sigaction action {};
+  sigfillset(&action.sa_mask);
+  action.sa_flags = SA_RESTART | SA_NOCLDSTOP;
+  pthread_sigmask(SIG_SETMASK, nullptr, &caller_mask);
+  sigset_t handled;
+  sigemptyset(&handled);
+  for (int i = 0; i < signal_count; i++) {
+    sigaddset(&handled, signal_table[i].number);
+    action.sa_handler = signal_table[i].event == Nothing ? SIG_IGN : count_signal;
+    if (sigaction(signal_table[i].number, &action, &caller_action[i]) != 0) return false;
+  }
+  return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
+}
+
+int take(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
+
+// ---------------------------------------------------------------------------------------------
+// The process table
+// ---------------------------------------------------------------------------------------------
+
+enum class Phase : int {
+  Starting,  // forked, its code not loaded yet
+  Loaded,    // about to enter the function, or to execute the command
+  Failed,    // could not; the reason is in `why`
+};
+
+// What a worker and the master tell each other: one cache line a worker, so that a worker that
+// yields a hundred million times a second disturbs no other one.
+struct alignas(64) Line {
+  int request;           // 1: end at the next yield; by the master or the worker's signal handler
+  int has_stop_fd;       // 1: the worker may wait in poll, so a request has to be signalled, too
+  Phase phase;           // written by the worker
+  unsigned long yields;  // written by the worker
+  Ms loaded_at;          // written by the worker, before it sets phase to Loaded
+};
+static_assert(sizeof(Line) == 64);
+
+constexpr size_t why_size = 1024;
+
+struct Shared {
+  Line line[max_workers];
+  char why[max_workers][why_size];  // why it failed to start; no memory is used before one does
+};
+
+Shared* shared;  // mapped by the master, inherited by the workers
+
+enum class State : unsigned char {
+  Empty,    // no process, and none wanted
+  Waiting,  // no process; one is to be started at start_at
+  Running,  // a process, not asked to end
+  Ending,   // a process that was asked to end
+};
+
+// A worker number.
+struct Slot {
+  State state;
+  unsigned char failures;  // in a row, within the first second or before it was ever healthy
+  pid_t pid;               // of the process; 0: none
+  Ms started;              // when the last process was forked
+  Ms start_at;             // Waiting: when to fork
+};
+
+Slot slots[max_workers];
+
+int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
+Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
+
+// The pool as a whole.
+struct Pool {
+  Job job{};
+  Options options{};
+  int target = 0;             // worker numbers below it are wanted
+  bool ever_healthy = false;  // some worker was: from then on the master never gives up
+  int fork_failures = 0;      // in a row
+  Ms fork_at = 0;             // not before this, after fork failed
+  Ms reap_at = never;         // try again to reap, after waitpid failed
+  bool stopping = false;      // shutting down
+  Ms stopping_since = 0;
+  Ms stop_signal_at = 0;  // when the first INT, QUIT or TERM was taken; 0: none was
+  Ms nudge_at = never;    // when to signal those that are still there
+  Ms kill_at = never;     // when to kill them
+  int status = 0;         // the exit status, unless a worker has to be killed
+  bool killed = false;    // one had to be
+} pool;
+
+// ---------------------------------------------------------------------------------------------
+// The worker's side
+// ---------------------------------------------------------------------------------------------
+
+int worker_number = -1;
+Line* worker_line;  // null: this process is no worker
+pid_t worker_pid;
+int stop_pipe[2] = {-1, -1};  // for forkd_stop_fd: the read end, and the write end
+pthread_mutex_t stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // held while stop_pipe is made
+
+void set_action(int number, void (*handler)(int), int flags) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = flags;
+  sigfillset(&action.sa_mask);
+  sigaction(number, &action, nullptr);
+}
+
+// The worker's handler for HUP, INT, QUIT and TERM.
+void on_request(int number) {
+  const int saved_errno = errno;
+  if (getpid() != worker_pid) {  // a child of the worker, made by vfork or clone without handlers
+    set_action(number, SIG_DFL, 0);
+    raise(number);
+  } else {
+    store(worker_line->request, 1);
+    const int end = load(stop_pipe[1]);
+    // Filling the pipe does no harm: readable it stays.
+    if (end >= 0 && write(end, "", 1) < 0) errno = saved_errno;
+  }
+  errno = saved_errno;
+}
+
+// The fork handler of a worker's child: it is no worker, and the signals have their default effect
+// on it. A handler that the user's code has set meanwhile is the user's.
+void leave_pool() {
+  for (const auto& entry : signal_table) {
+    struct sigaction now;
+    if (entry.in_worker == InWorker::AsBefore || sigaction(entry.number, nullptr, &now) != 0)
+      continue;
+    if (now.sa_handler == (entry.in_worker == InWorker::Ignore ? SIG_IGN : on_request))
+      set_action(entry.number, SIG_DFL, 0);
+  }
+  worker_line = nullptr;
+  worker_number = -1;
+  if (stop_pipe[1] >= 0) close(stop_pipe[1]);
+  stop_pipe[0] = stop_pipe[1] = -1;
+  stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // another thread of the parent may have held it
+}
+
+// Ends a process that could not become a worker, telling the master why.
+[[noreturn, gnu::format(printf, 1, 2)]] void fail_to_start(const char* format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(shared->why[worker_number], why_size, format, args);
+  va_end(args);
+  store(worker_line->phase, Phase::Failed);
+  _exit(127);
+}
+
+void tell_loaded() {
+  worker_line->loaded_at = clock_ms();
+  store(worker_line->phase, Phase::Loaded);
+}
+
+[[noreturn]] void execute_command(const Job& job) {
+  // USR1 and USR2 that were meant for the master (pkill) are discarded by ignoring them once.
+  set_action(SIGUSR1, SIG_IGN, 0);
+  set_action(SIGUSR2, SIG_IGN, 0);
+  for (int i = 0; i < signal_count; i++)
+    sigaction(signal_table[i].number, &caller_action[i], nullptr);
+  tell_loaded();
+  pthread_sigmask(SIG_SETMASK, &caller_mask, nullptr);
+  execvp(job.argv[0], job.argv);
+  fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
+}
+
+[[noreturn]] void run_function(const Job& job) {
+  sigset_t mask = caller_mask;
+  for (int i = 0; i < signal_count; i++) {
+    const int number = signal_table[i].number;
+    switch (signal_table[i].in_worker) {
+    case InWorker::Request: set_action(number, on_request, SA_RESTART); break;
+    case InWorker::Interrupt: set_action(number, on_request, 0); break;
+    case InWorker::Ignore: set_action(number, SIG_IGN, 0); break;
+    case InWorker::AsBefore: sigaction(number, &caller_action[i], nullptr); continue;
+    }
+    sigdelset(&mask, number);
+  }
+  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
+  if (pthread_atfork(nullptr, nullptr, leave_pool) != 0)
+    fail_to_start("cannot register a fork handler: %s", strerror(ENOMEM));
+  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+  // The only place where the user's code is loaded: never in the master. RTLD_GLOBAL, since it is
+  // the program here, and what it loads in turn may need its symbols.
+  void* library = dlopen(job.path, RTLD_NOW | RTLD_GLOBAL);
+  if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
+  auto function = reinterpret_cast<int (*)(int, char**)>(dlsym(library, job.symbol));
+  if (!function) fail_to_start("cannot load %s: no function '%s' in it", job.spec, job.symbol);
+  tell_loaded();
+  exit(function(job.argc, job.argv));
+}
+
+// What a forked process does, with all signals blocked.
+[[noreturn]] void become_worker(int number) {
+  worker_number = number;
+  worker_pid = getpid();
+  worker_line = &shared->line[number];
+#ifdef __linux__
+  // Set first, then checked: a master that died in between was not there to be noticed. Its pid is
+  // compared, for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
+  if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
+    fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
+  if (getppid() != master_pid) _exit(0);
+#endif
+  char text[16];
+  snprintf(text, sizeof text, "%d", number);
+  if (setenv("FORKD_WORKER", text, 1) != 0)
+    fail_to_start("cannot set the environment: %s", strerror(errno));
+  if (pool.job.path) run_function(pool.job);
+  execute_command(pool.job);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The master's side
+// ---------------------------------------------------------------------------------------------
+
+Ms later_of(Ms a, Ms b) { return a > b ? a : b; }
+Ms earlier_of(Ms a, Ms b) { return a < b ? a : b; }
+int pid_of(const Slot& slot) { return static_cast<int>(slot.pid); }  // for printf
+
+Ms backoff(int failures) {
+  Ms delay = first_backoff;
+  for (int i = 1; i < failures && delay < longest_backoff; i++) delay *= 2;
+  return earlier_of(delay, longest_backoff);
+}
+
+bool wanted(const Slot& slot) { return !pool.stopping && number_of(slot) < pool.target; }
+
+// A worker that has yielded, or has run for a second since its code was loaded.
+bool healthy(const Slot& slot, Ms now) {
+  const Line& line = line_of(slot);
+  return slot.pid > 0 && load(line.phase) == Phase::Loaded &&
+         (__atomic_load_n(&line.yields, __ATOMIC_RELAXED) > 0 ||
+          now - line.loaded_at >= healthy_after);
+}
+
+// Plans a start, never more than ten a second for one number.
+void want(Slot& slot, Ms at) {
+  slot.state = State::Waiting;
+  slot.start_at = slot.started ? later_of(at, slot.started + start_interval) : at;
+}
+
+// Forks the worker. False when that failed: the pool tries again later.
+bool start(Slot& slot) {
+  line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
+  slot.started = clock_ms();
+  {
+    SignalsBlocked blocked;
+    slot.pid = fork();
+    if (slot.pid == 0) become_worker(number_of(slot));
+  }
+  if (slot.pid < 0) {
+    slot.pid = 0;
+    const int reason = errno;
+    const Ms delay = backoff(++pool.fork_failures);
+    pool.fork_at = slot.started + delay;
+    log_event(LOG_ERR, "cannot fork: %s; next try in %lld.%lld s", strerror(reason), delay / 1000,
+              delay % 1000 / 100);
+    return false;
+  }
+  pool.fork_failures = 0;
+  slot.state = State::Running;
+  log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid_of(slot));
+  return true;
+}
+
+// Asks a worker to end at its next yield, without disturbing what it is at.
+void request(Slot& slot) {
+  slot.state = State::Ending;
+  log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), pid_of(slot));
+  if (!pool.job.path) {
+    kill(slot.pid, SIGTERM);
+    kill(slot.pid, SIGCONT);  // a stopped process would not see the other
+    return;
+  }
+  // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
+  store(line_of(slot).request, 1);
+  if (load(line_of(slot).has_stop_fd)) kill(slot.pid, SIGHUP);
+}
+
+void request_all() {
+  for (Slot& slot : slots)
+    if (slot.state == State::Running) request(slot);
+}
+
+void begin_shutdown(Ms now, int status) {
+  pool.stopping = true;
+  pool.stopping_since = now;
+  pool.status = status;
+  pool.nudge_at = now + (pool.options.grace ? pool.options.grace : Options{}.grace) / 2;
+  pool.kill_at = pool.options.grace ? now + pool.options.grace : never;
+  for (Slot& slot : slots)
+    if (slot.state == State::Waiting) slot.state = State::Empty;
+  request_all();
+}
+
+void kill_all() {
+  pool.kill_at = pool.nudge_at = never;
+  for (Slot& slot : slots)
+    if (slot.pid > 0) {
+      log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
+                pid_of(slot));
+      kill(slot.pid, SIGKILL);
+      pool.killed = true;
+    }
+}
+
+// Blocked in a system call, a worker does not see the request: this wakes it up.
+void nudge_all(Ms now) {
+  pool.nudge_at = now + nudge_interval;
+  if (!pool.job.path) return;
+  for (Slot& slot : slots)
+    if (slot.pid > 0) {
+      kill(slot.pid, SIGTERM);
+      kill(slot.pid, SIGCONT);
+    }
+}
+
+bool was_ever_healthy(Ms now) {
+  for (const Slot& slot : slots) pool.ever_healthy = pool.ever_healthy || healthy(slot, now);
+  return pool.ever_healthy;
+}
+
+bool all_keep_failing() {
+  for (int i = 0; i < pool.target; i++)
+    if (slots[i].failures < give_up_after) return false;
+  return true;
+}
+
+void describe_end(char* text, size_t size, int status) {
+  if (WIFEXITED(status))
+    snprintf(text, size, "exited with status %d", WEXITSTATUS(status));
+  else
+    snprintf(text, size, "was ended by signal %d (%s)%s", WTERMSIG(status),
+             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped" : "");
+}
+
+// A worker's process has ended and was reaped.
+void ended(Slot& slot, int status, Ms now) {
+  const Line& line = line_of(slot);
+  const Phase phase = load(line.phase);
+  const bool asked = slot.state == State::Ending || load(line.request);
+  const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  const bool was_healthy = healthy(slot, now) || (phase == Phase::Loaded && succeeded);
+  const Ms lived = now - slot.started;
+  pool.ever_healthy = pool.ever_healthy || was_healthy;
+
+  char how[128];
+  describe_end(how, sizeof how, status);
+  if (phase == Phase::Failed)
+    log_event(pool.stopping ? LOG_DEBUG : LOG_ERR, "worker %d (pid %d) could not start: %.*s",
+              number_of(slot), pid_of(slot), static_cast<int>(why_size),
+              shared->why[number_of(slot)]);
+  else
+    log_event(asked || succeeded ? LOG_INFO : LOG_WARNING,
+              "worker %d (pid %d) %s after %lld.%03lld s", number_of(slot), pid_of(slot), how,
+              lived / 1000, lived % 1000);
+
+  slot.pid = 0;
+  slot.state = State::Empty;
+  if (asked || succeeded || (was_healthy && lived >= healthy_after))
+    slot.failures = 0;
+  else if (slot.failures < UCHAR_MAX)
+    slot.failures++;
+  if (!wanted(slot)) return;
+  want(slot, slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
+
+  if (!(phase == Phase::Failed || all_keep_failing()) || was_ever_healthy(now)) return;
+  if (phase != Phase::Failed)
+    log_event(LOG_CRIT,
+              "no worker was ever healthy, and every one has failed %d times in a row: giving up",
+              give_up_after);
+  begin_shutdown(now, exit_failed);
+}
+
+Slot* slot_of(pid_t pid) {
+  for (Slot& slot : slots)
+    if (slot.pid == pid) return &slot;
+  return nullptr;
+}
+
+bool any_alive() {
+  for (const Slot& slot : slots)
+    if (slot.pid > 0) return true;
+  return false;
+}
+
+// Reaps all that have ended: one SIGCHLD may stand for several deaths. Who is in no slot is an
+// orphan that was re-parented to this process.
+void reap(Ms now) {
+  pool.reap_at = never;
+  for (;;) {
+    int status;
+    const pid_t pid = waitpid(-1, &status, WNOHANG);
+    if (pid == 0) return;
+    if (pid < 0) {
+      // With workers in the table this cannot be; but a death that goes unseen is a pool too small.
+      if (any_alive()) pool.reap_at = now + start_interval;
+      return;
+    }
+    if (Slot* slot = slot_of(pid)) ended(*slot, status, now);
+  }
+}
+
+void grow(Ms now) {
+  if (pool.target == max_workers) {
+    log_event(LOG_WARNING, "the target stays %d, the most there can be", pool.target);
+    return;
+  }
+  Slot& slot = slots[pool.target++];
+  log_event(LOG_INFO, "the target is now %d", pool.target);
+  if (slot.state != State::Empty) return;  // Ending: its successor starts when it has ended
+  slot.failures = 0;
+  want(slot, now);
+}
+
+void shrink() {
+  if (pool.target == 1) {
+    log_event(LOG_WARNING, "the target stays 1, the least there can be");
+    return;
+  }
+  Slot& slot = slots[--pool.target];
+  log_event(LOG_INFO, "the target is now %d", pool.target);
+  if (slot.state == State::Waiting) slot.state = State::Empty;
+  if (slot.state == State::Running) request(slot);
+}
+
+void reload(Ms now) {
+  log_event(LOG_INFO, "restarting all workers");
+  for (Slot& slot : slots)
+    if (slot.state == State::Waiting) {
+      slot.failures = 0;
+      want(slot, now);
+    }
+  request_all();
+}
+
+bool is_second_signal(Ms now) {
+  return pool.stop_signal_at != 0 && now - pool.stop_signal_at >= second_signal;
+}
+
+void shut_down(Ms now) {
+  if (is_second_signal(now)) kill_all();
+  if (pool.stop_signal_at == 0) pool.stop_signal_at = now;
+  if (pool.stopping) return;
+  log_event(LOG_INFO, "shutting down");
+  begin_shutdown(now, 0);
+}
+
+// Acts on the signals that have arrived since the last time. During a shutdown only it counts.
+void take_signals(Ms now) {
+  if (take(Shutdown) > 0) shut_down(now);
+  for (int count = take(Grow); count > 0 && !pool.stopping; count--) grow(now);
+  for (int count = take(Shrink); count > 0 && !pool.stopping; count--) shrink();
+  if (take(Reload) > 0 && !pool.stopping) reload(now);
+  if (take(Child) > 0) reap(now);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The loop
+// ---------------------------------------------------------------------------------------------
+
+// The earliest time at which apply_due() will have something to do.
+Ms next_deadline() {
+  Ms next = earlier_of(pool.reap_at, earlier_of(pool.nudge_at, pool.kill_at));
+  for (const Slot& slot : slots)
+    if (slot.state == State::Waiting)
+      next = earlier_of(next, later_of(slot.start_at, pool.fork_at));
+  return next;
+}
+
+void apply_due(Ms now) {
+  if (now >= pool.reap_at) reap(now);
+  if (now >= pool.kill_at) kill_all();
+  if (now >= pool.nudge_at) nudge_all(now);
+  if (now < pool.fork_at) return;
+  for (Slot& slot : slots)
+    // To start a thousand workers takes a while: signals come first, the rest is still due then.
+    if (slot.state == State::Waiting && now >= slot.start_at && (!start(slot) || load(woken)))
+      return;
+}
+
+// Waits for the deadline or a signal, and empties the self-pipe.
+void wait_until(Ms deadline) {
+  const Ms left = deadline - clock_ms();
+  pollfd wake{.fd = own[WakeRead], .events = POLLIN, .revents = 0};
+  int timeout = deadline == never ? -1 : static_cast<int>(later_of(0, earlier_of(left, INT_MAX)));
+  if (load(woken)) timeout = 0;
+  if (poll(&wake, 1, timeout) < 0 && errno != EINTR) {
+    const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin on it
+    nanosleep(&pause, nullptr);
+  }
+  char bytes[16];
+  while (read(own[WakeRead], bytes, sizeof bytes) > 0) {
+  }
+  // Cleared before the counters are taken: a signal from here on writes a byte again.
+  store(woken, false);
+}
+
+// The master: runs the pool until it has ended, and returns the exit status.
+int run_pool(const Job& job, const Options& options) {
+  pool = {.job = job, .options = options, .target = options.workers};
+  master_pid = getpid();
+  log_level = options.log_level;
+  open_log();
+  int ends[2];
+  if (!open_pipe(ends) || !take_over(WakeRead, ends[0]) || !take_over(WakeWrite, ends[1])) {
+    log_event(LOG_CRIT, "cannot make a pipe: %s", strerror(errno));
+    return exit_failed;
+  }
+  void* memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    log_event(LOG_CRIT, "cannot map shared memory: %s", strerror(errno));
+    return exit_failed;
+  }
+  shared = static_cast<Shared*>(memory);
+  log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
+  for (int i = 0; i < pool.target; i++) want(slots[i], 0);
+
+  do {
+    wait_until(next_deadline());
+    const Ms now = clock_ms();
+    take_signals(now);
+    apply_due(now);
+  } while (!pool.stopping || any_alive());
+
+  return pool.killed && pool.status == 0 ? exit_killed : pool.status;
+}
+
+// As PID 1: ends what the workers have left behind in the namespace, which would otherwise be
+// killed with this process. Takes what is left of the grace period; a further signal cuts it short.
+void end_leftovers() {
+  const Ms deadline = pool.options.grace ? pool.stopping_since + pool.options.grace : never;
+  kill(-1, SIGTERM);
+  kill(-1, SIGCONT);
+  for (Ms now = clock_ms(); now < deadline; now = clock_ms()) {
+    while (waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
+    if (kill(-1, 0) != 0) return;
+    if (take(Shutdown) > 0 && is_second_signal(now)) return;
+    wait_until(earlier_of(deadline, now + leftover_interval));
+  }
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------
+// The public functions, and main
+// ---------------------------------------------------------------------------------------------
+
+int forkd_yield() {
+  Line* line = worker_line;
+  if (!line) return 1;
+  // Not an atomic increment, which would cost ten times as much: two threads may lose a count, but
+  // the master only looks whether it changes.
+  __atomic_store_n(&line->yields, __atomic_load_n(&line->yields, __ATOMIC_RELAXED) + 1,
+                   __ATOMIC_RELAXED);
+#ifndef __linux__
+  if (getppid() != master_pid) return 0;
+#endif
+  return !__atomic_load_n(&line->request, __ATOMIC_RELAXED);
+}
+
+int forkd_stop_fd() {
+  pthread_mutex_lock(&stop_mutex);
+  int ends[2];
+  if (stop_pipe[0] < 0 && open_pipe(ends)) {
+    stop_pipe[0] = ends[0];
+    store(stop_pipe[1], ends[1]);
+    if (worker_line) {
+      // From here on the master signals a request. One that it made before is acted on here.
+      store(worker_line->has_stop_fd, 1);
+      if (load(worker_line->request) && write(ends[1], "", 1) < 0) {
+      }
+    }
+  }
+  const int fd = stop_pipe[0];
+  pthread_mutex_unlock(&stop_mutex);
+  return fd;
+}
+
+int forkd_worker_number() { return worker_number; }
+
+// Weak, so that an application that links this file has its own.
+[[gnu::weak]] int main(int argc, char** argv) {
+  // Before anything else: as PID 1 a signal without a handler is lost.
+  if (!install_handlers()) {
+    fprintf(stderr, "forkd: cannot handle signals: %s\n", strerror(errno));
+    return exit_failed;
+  }
+  const Options options = parse_options(argc, argv);
+  const int status = run_pool(parse_job(argc - optind, argv + optind), options);
+  if (getpid() == 1) end_leftovers();
+  return status;  // the handlers stay: no signal changes the status any more
+}
