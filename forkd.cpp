@@ -75,6 +75,22 @@ int forkd_stop_fd(void);
    a worker. Any thread. */
 int forkd_worker_number(void);
 
+/* What a worker runs: like main, and its return ends the worker as exit(3) does. */
+typedef int forkd_worker(int argc, char** argv);
+
+/* Zero-initialised means: all defaults. */
+struct forkd_options {
+  int num_workers; /* initial number of workers, 1 to 1024; 0: 1 */
+  double grace;    /* seconds a shutdown may take before SIGKILL; 0: 8; negative: for ever */
+  double timeout;  /* replace a worker that has not yielded for so many seconds; 0: never */
+  int log_level;   /* LOG_CRIT to LOG_DEBUG of <syslog.h>; 0: LOG_INFO */
+};
+
+/* The master: runs a pool of workers until a signal has ended it, and returns the exit status of
+   forkd(1). Null options: the defaults. -1 with errno EINVAL, and nothing started: an option out
+   of range, a null function, bad arguments, or called within a worker or within forkd_run(). */
+int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* options);
+
 #ifdef __cplusplus
 }
 #endif
@@ -95,8 +111,10 @@ constexpr Ms healthy_after = 1000;  // a worker that has run this long is health
 constexpr Ms start_interval = 100;  // between two starts of one worker number
 constexpr Ms first_backoff = 100;   // after a failure; doubles with each further one in a row
 constexpr Ms longest_backoff = 10000;
-constexpr Ms second_signal = 100;     // from here on a further TERM is a second one, no echo
-constexpr Ms nudge_interval = 1000;   // between two SIGTERMs to a worker that is late at shutdown
+constexpr Ms second_signal = 100;    // from here on a further TERM is a second one, no echo
+constexpr Ms nudge_interval = 1000;  // between two SIGTERMs to a worker that is late at shutdown
+constexpr Ms abort_grace = 8000;     // from SIGABRT to SIGKILL, for a worker that does not yield
+constexpr Ms pause_slack = 100;  // the loop is that late, or a tenth of the timeout: it was stopped
 constexpr Ms leftover_interval = 50;  // as PID 1, between two looks whether the namespace is empty
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
 
@@ -131,16 +149,20 @@ Ms clock_ms() {
 struct Options {
   int workers = 1;           // the initial target
   Ms grace = 8000;           // how long a shutdown may take before SIGKILL; 0: for ever
+  Ms timeout = 0;            // how long a worker may go without a yield; 0: for ever
   int log_level = LOG_INFO;  // the least important level that is logged, as in syslog(3)
 };
 
 // What a worker runs.
 struct Job {
-  const char* spec;  // as typed
-  char* path;        // of the shared object; null: a command
-  char* symbol;      // the function in it
+  const char* spec;        // as typed; for the log
+  forkd_worker* function;  // in memory, for forkd_run
+  char* path;              // or that of a shared object; without both, argv is a command
+  char* symbol;            // the function in the shared object
   int argc;
-  char** argv;  // argv[0] is the specification; a null pointer ends it
+  char** argv;  // what the function or the command gets; a null pointer ends it
+
+  bool is_command() const { return !function && !path; }
 };
 
 // The names of the levels; the index is the level's number in <syslog.h>.
@@ -149,7 +171,8 @@ constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
 static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
 
 constexpr const char* usage_text =
-    "usage: forkd [-hV] [-g seconds] [-l level] [-n number] worker [argument ...]\n"
+    "usage: forkd [-hV] [-g seconds] [-l level] [-n number] [-t seconds]\n"
+    "             worker [argument ...]\n"
     "\n"
     "Keep a pool of worker processes alive.\n"
     "\n"
@@ -159,6 +182,8 @@ constexpr const char* usage_text =
     "  -h, --help               show this and exit\n"
     "  -l, --log-level LEVEL    debug, info, warning, error or critical (default info)\n"
     "  -n, --num-workers N      initial number of workers, 1 to 1024 (default 1)\n"
+    "  -t, --timeout SECONDS    replace a worker that has not yielded for this long;\n"
+    "                           0: never (default 0)\n"
     "  -V, --version            show the version and exit\n"
     "\n"
     "Signals: USR1 adds a worker, USR2 removes one, HUP restarts all when they next\n"
@@ -193,14 +218,15 @@ int parse_workers(const char* text) {
               max_workers);
 }
 
+constexpr Ms longest_seconds = 1000000000;
+
 // Decimal seconds to milliseconds; what is not zero stays at least one. (strtod(3) would take the
 // locale's decimal point, hexadecimal digits and infinity.)
 Ms parse_seconds(const char* option, const char* text) {
-  constexpr Ms limit = 1000000000;
   Ms whole = 0, fraction = 0, unit = 1000;
   bool digits = false, zero = true;
   const char* c = text;
-  for (; *c >= '0' && *c <= '9' && whole <= limit; c++, digits = true) {
+  for (; *c >= '0' && *c <= '9' && whole <= longest_seconds; c++, digits = true) {
     whole = whole * 10 + (*c - '0');
     zero = zero && *c == '0';
   }
@@ -209,9 +235,9 @@ Ms parse_seconds(const char* option, const char* text) {
       fraction += (*c - '0') * (unit /= 10);
       zero = zero && *c == '0';
     }
-  if (!digits || *c != '\0' || whole > limit)
+  if (!digits || *c != '\0' || whole > longest_seconds)
     usage_error("wrong %s '%s': must be seconds from 0 to %lld, such as 8 or 0.5", option, text,
-                limit);
+                longest_seconds);
   return zero ? 0 : whole * 1000 + fraction > 0 ? whole * 1000 + fraction : 1;
 }
 
@@ -232,18 +258,20 @@ Options parse_options(int argc, char** argv) {
       {"help", no_argument, nullptr, 'h'},
       {"log-level", required_argument, nullptr, 'l'},
       {"num-workers", required_argument, nullptr, 'n'},
+      {"timeout", required_argument, nullptr, 't'},
       {"version", no_argument, nullptr, 'V'},
       {nullptr, 0, nullptr, 0},
   };
   Options options;
   opterr = 0;
   // '+': options end at the first operand; ':': a missing argument is told from a wrong option.
-  for (int c; (c = getopt_long(argc, argv, "+:g:hl:n:V", long_options, nullptr)) != -1;)
+  for (int c; (c = getopt_long(argc, argv, "+:g:hl:n:t:V", long_options, nullptr)) != -1;)
     switch (c) {
     case 'g': options.grace = parse_seconds("grace period", optarg); break;
     case 'h': print_and_exit("%s", usage_text);
     case 'l': options.log_level = parse_level(optarg); break;
     case 'n': options.workers = parse_workers(optarg); break;
+    case 't': options.timeout = parse_seconds("timeout", optarg); break;
     case 'V': print_and_exit("forkd %s\n", version);
     case ':': usage_error("option '%s' needs an argument", argv[optind - 1]);
     default:
@@ -257,7 +285,12 @@ Options parse_options(int argc, char** argv) {
 
 Job parse_job(int argc, char** argv) {
   if (argc == 0) usage_error("no worker: give PATH:SYMBOL, or a command");
-  Job job{.spec = argv[0], .path = nullptr, .symbol = nullptr, .argc = argc, .argv = argv};
+  Job job{.spec = argv[0],
+          .function = nullptr,
+          .path = nullptr,
+          .symbol = nullptr,
+          .argc = argc,
+          .argv = argv};
   const char* colon = strrchr(job.spec, ':');
   if (!colon) {
     const size_t length = strlen(job.spec);
@@ -376,7 +409,7 @@ void open_log() {
 // ---------------------------------------------------------------------------------------------
 
 // What a signal means to the master, in the order in which those taken together act.
-enum Event { Child, Shutdown, Grow, Shrink, Reload, Nothing, event_count };
+enum Event { Child, Continued, Shutdown, Grow, Shrink, Reload, Nothing, event_count };
 
 // What a function worker does with it.
 enum class InWorker {
@@ -395,8 +428,9 @@ constexpr struct {
     {SIGQUIT, Shutdown, InWorker::Request}, {SIGTERM, Shutdown, InWorker::Interrupt},
     {SIGUSR1, Grow, InWorker::Ignore},      {SIGUSR2, Shrink, InWorker::Ignore},
     {SIGHUP, Reload, InWorker::Request},    {SIGPIPE, Nothing, InWorker::AsBefore},
-    {SIGTTOU, Nothing, InWorker::AsBefore},
+    {SIGTTOU, Nothing, InWorker::AsBefore}, {SIGCONT, Continued, InWorker::AsBefore},
 };
+static_assert(signal_table[0].number == SIGCHLD);  // caller_action[0] is what it was
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
 
 struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
@@ -447,6 +481,12 @@ bool install_handlers() {
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
 }
 
+void restore_handlers() {
+  for (int i = 0; i < signal_count; i++)
+    sigaction(signal_table[i].number, &caller_action[i], nullptr);
+  pthread_sigmask(SIG_SETMASK, &caller_mask, nullptr);
+}
+
 int take(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
 
 // ---------------------------------------------------------------------------------------------
@@ -493,6 +533,9 @@ struct Slot {
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
   Ms start_at;             // Waiting: when to fork
+  Ms kill_at;              // when to kill it; 0: not planned
+  unsigned long yields;    // with a timeout: how often it had yielded,
+  Ms progress_at;          // when last seen to have progressed; never: it has got its SIGABRT
 };
 
 Slot slots[max_workers];
@@ -502,12 +545,14 @@ Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 
 // The pool as a whole.
 struct Pool {
-  Job job{};
+  Job job;
   Options options{};
+  bool reaps_all = true;      // also children that are no workers
   int target = 0;             // worker numbers below it are wanted
   bool ever_healthy = false;  // some worker was: from then on the master never gives up
   int fork_failures = 0;      // in a row
   Ms fork_at = 0;             // not before this, after fork failed
+  Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
   Ms reap_at = never;         // try again to reap, after waitpid failed
   bool stopping = false;      // shutting down
   Ms stopping_since = 0;
@@ -522,6 +567,7 @@ struct Pool {
 // The worker's side
 // ---------------------------------------------------------------------------------------------
 
+bool running;  // this process is within run_pool(), as a master or as a worker
 int worker_number = -1;
 Line* worker_line;  // null: this process is no worker
 pid_t worker_pid;
@@ -561,6 +607,7 @@ void leave_pool() {
     if (now.sa_handler == (entry.in_worker == InWorker::Ignore ? SIG_IGN : on_request))
       set_action(entry.number, SIG_DFL, 0);
   }
+  running = false;
   worker_line = nullptr;
   worker_number = -1;
   if (stop_pipe[1] >= 0) close(stop_pipe[1]);
@@ -595,7 +642,18 @@ void tell_loaded() {
   fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
 }
 
+// The only place where the user's code is loaded: never in the master. RTLD_GLOBAL, since it is the
+// program here, and what it loads in turn may need its symbols.
+forkd_worker* load_function(const Job& job) {
+  void* library = dlopen(job.path, RTLD_NOW | RTLD_GLOBAL);
+  if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
+  void* function = dlsym(library, job.symbol);
+  if (!function) fail_to_start("cannot load %s: %s", job.spec, dlerror());
+  return reinterpret_cast<forkd_worker*>(function);
+}
+
 [[noreturn]] void run_function(const Job& job) {
+  stop_pipe[0] = stop_pipe[1] = -1;  // an application may have asked for one of its own
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
     const int number = signal_table[i].number;
@@ -611,12 +669,7 @@ void tell_loaded() {
   if (pthread_atfork(nullptr, nullptr, leave_pool) != 0)
     fail_to_start("cannot register a fork handler: %s", strerror(ENOMEM));
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-  // The only place where the user's code is loaded: never in the master. RTLD_GLOBAL, since it is
-  // the program here, and what it loads in turn may need its symbols.
-  void* library = dlopen(job.path, RTLD_NOW | RTLD_GLOBAL);
-  if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
-  auto function = reinterpret_cast<int (*)(int, char**)>(dlsym(library, job.symbol));
-  if (!function) fail_to_start("cannot load %s: no function '%s' in it", job.spec, job.symbol);
+  forkd_worker* function = job.function ? job.function : load_function(job);
   tell_loaded();
   exit(function(job.argc, job.argv));
 }
@@ -637,8 +690,8 @@ void tell_loaded() {
   snprintf(text, sizeof text, "%d", number);
   if (setenv("FORKD_WORKER", text, 1) != 0)
     fail_to_start("cannot set the environment: %s", strerror(errno));
-  if (pool.job.path) run_function(pool.job);
-  execute_command(pool.job);
+  if (pool.job.is_command()) execute_command(pool.job);
+  run_function(pool.job);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -674,7 +727,9 @@ void want(Slot& slot, Ms at) {
 // Forks the worker. False when that failed: the pool tries again later.
 bool start(Slot& slot) {
   line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
-  slot.started = clock_ms();
+  slot.started = slot.progress_at = clock_ms();
+  slot.kill_at = 0;
+  slot.yields = 0;
   {
     SignalsBlocked blocked;
     slot.pid = fork();
@@ -699,7 +754,7 @@ bool start(Slot& slot) {
 void request(Slot& slot) {
   slot.state = State::Ending;
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), pid_of(slot));
-  if (!pool.job.path) {
+  if (pool.job.is_command()) {
     kill(slot.pid, SIGTERM);
     kill(slot.pid, SIGCONT);  // a stopped process would not see the other
     return;
@@ -725,21 +780,49 @@ void begin_shutdown(Ms now, int status) {
   request_all();
 }
 
+void kill_worker(Slot& slot) {
+  slot.kill_at = 0;
+  pool.killed = pool.killed || pool.stopping;
+  log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
+            pid_of(slot));
+  kill(slot.pid, SIGKILL);
+}
+
 void kill_all() {
   pool.kill_at = pool.nudge_at = never;
   for (Slot& slot : slots)
-    if (slot.pid > 0) {
-      log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
-                pid_of(slot));
-      kill(slot.pid, SIGKILL);
-      pool.killed = true;
+    if (slot.pid > 0) kill_worker(slot);
+}
+
+// Looks who has yielded since the last time, and ends who has not for the timeout. That is found
+// between one and two timeouts after the last yield: for this the master wakes up once a timeout,
+// and a yield costs no look at the clock. When the master itself did not run, neither did its
+// workers, and they are given the whole timeout anew.
+void check_progress(Ms now, bool was_stopped) {
+  const Ms timeout = pool.options.timeout;
+  pool.check_at = now + timeout;
+  for (Slot& slot : slots) {
+    if (slot.pid == 0 || slot.progress_at == never) continue;
+    const unsigned long yields = __atomic_load_n(&line_of(slot).yields, __ATOMIC_RELAXED);
+    if (was_stopped || yields != slot.yields) {
+      slot.yields = yields;
+      slot.progress_at = now;
+    } else if (now - slot.progress_at >= timeout) {
+      log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %lld.%03lld s and is aborted",
+                number_of(slot), pid_of(slot), (now - slot.progress_at) / 1000,
+                (now - slot.progress_at) % 1000);
+      kill(slot.pid, SIGABRT);
+      slot.progress_at = never;
+      slot.kill_at = now + abort_grace;
+      pool.killed = pool.killed || pool.stopping;
     }
+  }
 }
 
 // Blocked in a system call, a worker does not see the request: this wakes it up.
 void nudge_all(Ms now) {
   pool.nudge_at = now + nudge_interval;
-  if (!pool.job.path) return;
+  if (pool.job.is_command()) return;
   for (Slot& slot : slots)
     if (slot.pid > 0) {
       kill(slot.pid, SIGTERM);
@@ -816,21 +899,38 @@ bool any_alive() {
   return false;
 }
 
-// Reaps all that have ended: one SIGCHLD may stand for several deaths. Who is in no slot is an
-// orphan that was re-parented to this process.
+// Reaps a child that has ended, and returns its pid; 0: none has; -1: waitpid failed.
+pid_t reap_one(int& status) {
+  // Who is in no slot is an orphan that was re-parented to this process.
+  if (pool.reaps_all) return waitpid(-1, &status, WNOHANG);
+  // In an application: who is in no slot is the application's own child, and left to it.
+  siginfo_t first{};
+  if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0) return -1;
+  if (first.si_pid == 0) return 0;
+  if (slot_of(first.si_pid)) return waitpid(first.si_pid, &status, WNOHANG);
+  for (const Slot& slot : slots)  // one that is left to it hides those behind it
+    if (slot.pid > 0)
+      if (const pid_t pid = waitpid(slot.pid, &status, WNOHANG)) return pid;
+  return 0;
+}
+
+// Reaps all that have ended: one SIGCHLD may stand for several deaths.
 void reap(Ms now) {
   pool.reap_at = never;
   for (;;) {
     int status;
-    const pid_t pid = waitpid(-1, &status, WNOHANG);
+    const pid_t pid = reap_one(status);
     if (pid == 0) return;
-    if (pid < 0) {
-      // With workers in the table this cannot be; but a death that goes unseen is a pool too small.
-      if (any_alive()) pool.reap_at = now + start_interval;
-      return;
-    }
+    if (pid < 0) break;
     if (Slot* slot = slot_of(pid)) ended(*slot, status, now);
   }
+  // No children, or (an application that waits for any child) one that somebody else has reaped. A
+  // death that goes unseen is a pool too small: so look at each, and soon again.
+  for (Slot& slot : slots)
+    if (slot.pid > 0) {
+      if (kill(slot.pid, 0) != 0 && errno == ESRCH) ended(slot, 0, now);
+      pool.reap_at = now + start_interval;
+    }
 }
 
 void grow(Ms now) {
@@ -880,6 +980,7 @@ void shut_down(Ms now) {
 
 // Acts on the signals that have arrived since the last time. During a shutdown only it counts.
 void take_signals(Ms now) {
+  if (take(Continued) > 0 && pool.options.timeout) check_progress(now, true);
   if (take(Shutdown) > 0) shut_down(now);
   for (int count = take(Grow); count > 0 && !pool.stopping; count--) grow(now);
   for (int count = take(Shrink); count > 0 && !pool.stopping; count--) shrink();
@@ -893,10 +994,13 @@ void take_signals(Ms now) {
 
 // The earliest time at which apply_due() will have something to do.
 Ms next_deadline() {
-  Ms next = earlier_of(pool.reap_at, earlier_of(pool.nudge_at, pool.kill_at));
-  for (const Slot& slot : slots)
+  Ms next = earlier_of(pool.reap_at, pool.check_at);
+  next = earlier_of(next, earlier_of(pool.nudge_at, pool.kill_at));
+  for (const Slot& slot : slots) {
     if (slot.state == State::Waiting)
       next = earlier_of(next, later_of(slot.start_at, pool.fork_at));
+    if (slot.pid > 0 && slot.kill_at) next = earlier_of(next, slot.kill_at);
+  }
   return next;
 }
 
@@ -904,6 +1008,10 @@ void apply_due(Ms now) {
   if (now >= pool.reap_at) reap(now);
   if (now >= pool.kill_at) kill_all();
   if (now >= pool.nudge_at) nudge_all(now);
+  for (Slot& slot : slots)
+    if (slot.pid > 0 && slot.kill_at && now >= slot.kill_at) kill_worker(slot);
+  if (now >= pool.check_at)
+    check_progress(now, now - pool.check_at > pause_slack + pool.options.timeout / 10);
   if (now < pool.fork_at) return;
   for (Slot& slot : slots)
     // To start a thousand workers takes a while: signals come first, the rest is still due then.
@@ -930,8 +1038,15 @@ void wait_until(Ms deadline) {
 
 // The master: runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
-  pool = {.job = job, .options = options, .target = options.workers};
+  running = true;
   master_pid = getpid();
+  pool = {.job = job, .options = options, .target = options.workers};
+  // Who ignores SIGCHLD counts on it that no zombies are left (POSIX, _Exit).
+  const struct sigaction& child = caller_action[0];
+  pool.reaps_all = !job.function || master_pid == 1 || child.sa_handler == SIG_IGN ||
+                   (child.sa_flags & SA_NOCLDWAIT);
+  for (Slot& slot : slots)
+    if (slot.started) slot = {};  // only what an earlier run has used: the rest stays untouched
   log_level = options.log_level;
   open_log();
   int ends[2];
@@ -948,6 +1063,7 @@ int run_pool(const Job& job, const Options& options) {
   shared = static_cast<Shared*>(memory);
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   for (int i = 0; i < pool.target; i++) want(slots[i], 0);
+  if (options.timeout) pool.check_at = clock_ms() + options.timeout;
 
   do {
     wait_until(next_deadline());
@@ -957,6 +1073,30 @@ int run_pool(const Job& job, const Options& options) {
   } while (!pool.stopping || any_alive());
 
   return pool.killed && pool.status == 0 ? exit_killed : pool.status;
+}
+
+// Gives back what run_pool() has acquired.
+void release() {
+  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
+  if (shared) munmap(shared, sizeof(Shared));
+  shared = nullptr;
+  running = false;
+}
+
+// The options of forkd_run. False: one is out of range.
+bool convert(const forkd_options& given, Options& options) {
+  constexpr auto longest = static_cast<double>(longest_seconds);
+  const auto to_ms = [](double seconds) { return later_of(1, static_cast<Ms>(seconds * 1000)); };
+  if (given.num_workers < 0 || given.num_workers > max_workers) return false;
+  if (!(given.grace <= longest) || !(given.timeout >= 0 && given.timeout <= longest)) return false;
+  if (given.log_level < 0 || given.log_level > LOG_DEBUG ||
+      (given.log_level > 0 && !level_names[given.log_level]))
+    return false;
+  if (given.num_workers > 0) options.workers = given.num_workers;
+  if (given.grace != 0) options.grace = given.grace < 0 ? 0 : to_ms(given.grace);
+  if (given.timeout > 0) options.timeout = to_ms(given.timeout);
+  if (given.log_level > 0) options.log_level = given.log_level;
+  return true;
 }
 
 // As PID 1: ends what the workers have left behind in the namespace, which would otherwise be
@@ -1013,6 +1153,32 @@ int forkd_stop_fd() {
 
 int forkd_worker_number() { return worker_number; }
 
+int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* given) {
+  static char* no_arguments[] = {nullptr};
+  Options options;
+  if (running || !function || argc < 0 || (argc > 0 && !argv) ||
+      (given && !convert(*given, options))) {
+    errno = EINVAL;
+    return -1;
+  }
+  for (int& count : arrived) store(count, 0);
+  if (!install_handlers()) {
+    restore_handlers();
+    return -1;
+  }
+  fflush(nullptr);  // or every worker would write what is in the buffers once more
+  const int status = run_pool({.spec = "a function of this program",
+                               .function = function,
+                               .path = nullptr,
+                               .symbol = nullptr,
+                               .argc = argc,
+                               .argv = argv ? argv : no_arguments},
+                              options);
+  restore_handlers();
+  release();
+  return status;
+}
+
 // Weak, so that an application that links this file has its own.
 [[gnu::weak]] int main(int argc, char** argv) {
   // Before anything else: as PID 1 a signal without a handler is lost.
@@ -1021,7 +1187,11 @@ int forkd_worker_number() { return worker_number; }
     return exit_failed;
   }
   const Options options = parse_options(argc, argv);
-  const int status = run_pool(parse_job(argc - optind, argv + optind), options);
+  const Job job = parse_job(argc - optind, argv + optind);
+  if (options.timeout && job.is_command())
+    usage_error("a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
+                job.spec);
+  const int status = run_pool(job, options);
   if (getpid() == 1) end_leftovers();
   return status;  // the handlers stay: no signal changes the status any more
 }
