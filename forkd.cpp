@@ -49,6 +49,9 @@
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
+#ifdef __APPLE__
+#define st_mtim st_mtimespec
+#endif
 
 // ---------------------------------------------------------------------------------------------
 // Public API: the part between the two marks is forkd.h
@@ -116,6 +119,8 @@ constexpr Ms nudge_interval = 1000;  // between two SIGTERMs to a worker that is
 constexpr Ms abort_grace = 8000;     // from SIGABRT to SIGKILL, for a worker that does not yield
 constexpr Ms pause_slack = 100;  // the loop is that late, or a tenth of the timeout: it was stopped
 constexpr Ms leftover_interval = 50;  // as PID 1, between two looks whether the namespace is empty
+constexpr Ms watch_interval = 10;     // between two looks whether a worker has become healthy,
+constexpr Ms slow_watch_interval = 200;  // and later than a second after its start
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
 
 constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
@@ -316,25 +321,26 @@ Job parse_job(int argc, char** argv) {
 // The master's descriptors
 // ---------------------------------------------------------------------------------------------
 
-enum Own { WakeRead, WakeWrite, LogAgain, own_count };
+enum Own { WakeRead, WakeWrite, LogAgain, CurrentCode, NextCode, own_count };
 
 // The descriptors the master needs for itself; -1: not open. Workers get none of them.
-int own[own_count] = {-1, -1, -1};
+int own[own_count] = {-1, -1, -1, -1, -1};
+
+void close_own(Own which) {
+  if (own[which] >= 0) close(own[which]);
+  own[which] = -1;
+}
 
 // Takes a descriptor over: away from 0, 1 and 2, which may have been closed when forkd was started
 // and where a worker's output would go into it, and closed on exec. False, with errno: no room.
 bool take_over(Own which, int fd) {
   if (fd < 0) return false;
+  close_own(which);
   own[which] = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
   const int reason = errno;
   close(fd);
   errno = reason;
   return own[which] >= 0;
-}
-
-void close_own(Own which) {
-  if (own[which] >= 0) close(own[which]);
-  own[which] = -1;
 }
 
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
@@ -510,11 +516,12 @@ struct alignas(64) Line {
 };
 static_assert(sizeof(Line) == 64);
 
+constexpr int slot_count = max_workers + 1;  // the last one is for the extra worker of a reload
 constexpr size_t why_size = 1024;
 
 struct Shared {
-  Line line[max_workers];
-  char why[max_workers][why_size];  // why it failed to start; no memory is used before one does
+  Line line[slot_count];
+  char why[slot_count][why_size];  // why it failed to start; no memory is used before one does
 };
 
 Shared* shared;  // mapped by the master, inherited by the workers
@@ -530,6 +537,7 @@ enum class State : unsigned char {
 struct Slot {
   State state;
   unsigned char failures;  // in a row, within the first second or before it was ever healthy
+  bool outdated;           // the process runs code that is no longer the pool's
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
   Ms start_at;             // Waiting: when to fork
@@ -538,7 +546,8 @@ struct Slot {
   Ms progress_at;          // when last seen to have progressed; never: it has got its SIGABRT
 };
 
-Slot slots[max_workers];
+Slot slots[slot_count];
+Slot& extra = slots[max_workers];
 
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
@@ -554,6 +563,10 @@ struct Pool {
   Ms fork_at = 0;             // not before this, after fork failed
   Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
   Ms reap_at = never;         // try again to reap, after waitpid failed
+  struct stat code {};        // the file of the shared object that the pool runs
+  struct stat next_code {};   // and the one that a reload tries
+  bool trying = false;        // a reload is under way: the extra worker has yet to become healthy
+  bool reload_again = false;  // start a reload when the extra worker has ended
   bool stopping = false;      // shutting down
   Ms stopping_since = 0;
   Ms stop_signal_at = 0;  // when the first INT, QUIT or TERM was taken; 0: none was
@@ -642,10 +655,41 @@ void tell_loaded() {
   fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
 }
 
-// The only place where the user's code is loaded: never in the master. RTLD_GLOBAL, since it is the
-// program here, and what it loads in turn may need its symbols.
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino && a.st_size == b.st_size &&
+         a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
+}
+
+bool leads_to(const char* path, const struct stat& file) {
+  struct stat is;
+  return stat(path, &is) == 0 && same_file(is, file);
+}
+
+// Loads the file that the master holds open, whatever stands at its path by now. By its path, when
+// that leads to it: so $ORIGIN and debuggers work. Null: see dlerror(3).
+void* load_pinned(const char* path, int fd, const struct stat& file) {
+  // RTLD_GLOBAL: it is the program here, and what it loads in turn may need its symbols.
+  constexpr int flags = RTLD_NOW | RTLD_GLOBAL;
+  if (leads_to(path, file)) {
+    void* library = dlopen(path, flags);
+    if (leads_to(path, file)) return library;
+    // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
+    store(worker_line->request, 1);
+    _exit(0);
+  }
+#ifdef __linux__
+  char held[32];
+  snprintf(held, sizeof held, "/proc/self/fd/%d", fd);
+  if (access(held, F_OK) == 0) return dlopen(held, flags);
+#endif
+  return dlopen(path, flags);
+}
+
+// The only place where the user's code is loaded: never in the master.
 forkd_worker* load_function(const Job& job) {
-  void* library = dlopen(job.path, RTLD_NOW | RTLD_GLOBAL);
+  const bool tries = worker_number == number_of(extra);
+  void* library = load_pinned(job.path, own[tries ? NextCode : CurrentCode],
+                              tries ? pool.next_code : pool.code);
   if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
   void* function = dlsym(library, job.symbol);
   if (!function) fail_to_start("cannot load %s: %s", job.spec, dlerror());
@@ -665,11 +709,11 @@ forkd_worker* load_function(const Job& job) {
     }
     sigdelset(&mask, number);
   }
-  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
   if (pthread_atfork(nullptr, nullptr, leave_pool) != 0)
     fail_to_start("cannot register a fork handler: %s", strerror(ENOMEM));
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   forkd_worker* function = job.function ? job.function : load_function(job);
+  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
   tell_loaded();
   exit(function(job.argc, job.argv));
 }
@@ -702,6 +746,9 @@ Ms later_of(Ms a, Ms b) { return a > b ? a : b; }
 Ms earlier_of(Ms a, Ms b) { return a < b ? a : b; }
 int pid_of(const Slot& slot) { return static_cast<int>(slot.pid); }  // for printf
 
+// The grace period, or the default one where it is for ever.
+Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
+
 Ms backoff(int failures) {
   Ms delay = first_backoff;
   for (int i = 1; i < failures && delay < longest_backoff; i++) delay *= 2;
@@ -724,6 +771,28 @@ void want(Slot& slot, Ms at) {
   slot.start_at = slot.started ? later_of(at, slot.started + start_interval) : at;
 }
 
+// Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be.
+const char* pin_code(Own which, struct stat& file) {
+  if (!pool.job.path) return nullptr;
+  // O_NONBLOCK: a FIFO there must not hold the master up.
+  if (!take_over(which, open(pool.job.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) ||
+      fstat(own[which], &file) != 0)
+    return strerror(errno);
+  return S_ISREG(file.st_mode) ? nullptr : "not a regular file";
+}
+
+// The end of a reload that failed: the pool has lost nothing.
+[[gnu::format(printf, 1, 2)]] void reload_failed(const char* format, ...) {
+  char reason[why_size + 128];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(reason, sizeof reason, format, args);
+  va_end(args);
+  log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
+  pool.trying = false;
+  close_own(NextCode);
+}
+
 // Forks the worker. False when that failed: the pool tries again later.
 bool start(Slot& slot) {
   line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
@@ -738,6 +807,11 @@ bool start(Slot& slot) {
   if (slot.pid < 0) {
     slot.pid = 0;
     const int reason = errno;
+    if (&slot == &extra) {
+      slot.state = State::Empty;
+      reload_failed("cannot fork: %s", strerror(reason));
+      return false;
+    }
     const Ms delay = backoff(++pool.fork_failures);
     pool.fork_at = slot.started + delay;
     log_event(LOG_ERR, "cannot fork: %s; next try in %lld.%lld s", strerror(reason), delay / 1000,
@@ -746,6 +820,8 @@ bool start(Slot& slot) {
   }
   pool.fork_failures = 0;
   slot.state = State::Running;
+  slot.outdated = false;
+  if (&slot == &extra) slot.kill_at = slot.started + finite_grace();
   log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid_of(slot));
   return true;
 }
@@ -770,10 +846,11 @@ void request_all() {
 }
 
 void begin_shutdown(Ms now, int status) {
+  pool.trying = false;
   pool.stopping = true;
   pool.stopping_since = now;
   pool.status = status;
-  pool.nudge_at = now + (pool.options.grace ? pool.options.grace : Options{}.grace) / 2;
+  pool.nudge_at = now + finite_grace() / 2;
   pool.kill_at = pool.options.grace ? now + pool.options.grace : never;
   for (Slot& slot : slots)
     if (slot.state == State::Waiting) slot.state = State::Empty;
@@ -841,6 +918,48 @@ bool all_keep_failing() {
   return true;
 }
 
+// Every worker is replaced when it ends, without what is left of any backoff.
+void restart_all(Ms now) {
+  for (Slot& slot : slots) {
+    if (&slot == &extra) continue;
+    slot.outdated = slot.pid > 0;
+    if (slot.state == State::Running) request(slot);
+    if (slot.state != State::Waiting) continue;
+    slot.failures = 0;
+    want(slot, now);
+  }
+}
+
+// The extra worker of a reload, not yet healthy and not asked to end for the sake of newer code.
+bool is_trying(const Slot& slot) {
+  return &slot == &extra && pool.trying && slot.state == State::Running;
+}
+
+// Starts the extra worker on the code that is there now.
+void begin_reload(Ms now) {
+  pool.reload_again = false;
+  pool.trying = true;
+  log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(extra));
+  if (const char* reason = pin_code(NextCode, pool.next_code))
+    reload_failed("cannot load %s: %s", pool.job.spec, reason);
+  else
+    want(extra, now);
+}
+
+// The extra worker is healthy: its code is the pool's from now on.
+void adopt_code(Ms now) {
+  log_event(LOG_INFO, "reload succeeded: every worker is replaced when it next yields");
+  pool.trying = false;
+  if (pool.job.path) {
+    close_own(CurrentCode);
+    own[CurrentCode] = own[NextCode];
+    own[NextCode] = -1;
+    pool.code = pool.next_code;
+  }
+  extra.kill_at = 0;
+  restart_all(now);
+}
+
 void describe_end(char* text, size_t size, int status) {
   if (WIFEXITED(status))
     snprintf(text, size, "exited with status %d", WEXITSTATUS(status));
@@ -859,14 +978,20 @@ void ended(Slot& slot, int status, Ms now) {
   const Ms lived = now - slot.started;
   pool.ever_healthy = pool.ever_healthy || was_healthy;
 
-  char how[128];
-  describe_end(how, sizeof how, status);
+  char how[why_size + 32];
   if (phase == Phase::Failed)
-    log_event(pool.stopping ? LOG_DEBUG : LOG_ERR, "worker %d (pid %d) could not start: %.*s",
-              number_of(slot), pid_of(slot), static_cast<int>(why_size),
-              shared->why[number_of(slot)]);
+    snprintf(how, sizeof how, "could not start: %.*s", static_cast<int>(why_size),
+             shared->why[number_of(slot)]);
   else
-    log_event(asked || succeeded ? LOG_INFO : LOG_WARNING,
+    describe_end(how, sizeof how, status);
+  if (is_trying(slot) && was_healthy) adopt_code(now);
+  if (is_trying(slot))
+    reload_failed("worker %d (pid %d) %s before it was healthy", number_of(slot), pid_of(slot),
+                  how);
+  else
+    log_event(phase == Phase::Failed ? LOG_ERR
+              : asked || succeeded   ? LOG_INFO
+                                     : LOG_WARNING,
               "worker %d (pid %d) %s after %lld.%03lld s", number_of(slot), pid_of(slot), how,
               lived / 1000, lived % 1000);
 
@@ -876,6 +1001,7 @@ void ended(Slot& slot, int status, Ms now) {
     slot.failures = 0;
   else if (slot.failures < UCHAR_MAX)
     slot.failures++;
+  if (&slot == &extra && pool.reload_again && !pool.stopping) begin_reload(now);
   if (!wanted(slot)) return;
   want(slot, slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
 
@@ -957,13 +1083,41 @@ void shrink() {
 }
 
 void reload(Ms now) {
-  log_event(LOG_INFO, "restarting all workers");
-  for (Slot& slot : slots)
-    if (slot.state == State::Waiting) {
-      slot.failures = 0;
-      want(slot, now);
-    }
-  request_all();
+  if (pool.job.function) {  // that cannot change
+    log_event(LOG_INFO, "every worker is replaced when it next yields");
+    restart_all(now);
+  } else if (extra.pid == 0) {
+    begin_reload(now);
+  } else if (pool.trying && pool.job.path && leads_to(pool.job.path, pool.next_code)) {
+    log_event(LOG_INFO, "reload: already under way, and the file is the same");
+  } else {
+    pool.reload_again = true;
+    if (extra.state == State::Running) request(extra);
+  }
+}
+
+// What a reload does as time goes by: the extra worker becomes healthy; and it is asked to end when
+// a worker on the new code runs in the pool.
+void advance_reload(Ms now) {
+  if (extra.state != State::Running) return;
+  if (pool.trying) {
+    if (healthy(extra, now)) adopt_code(now);
+    return;
+  }
+  for (const Slot& slot : slots)
+    if (&slot != &extra && slot.pid > 0 && !slot.outdated &&
+        load(line_of(slot).phase) == Phase::Loaded)
+      return request(extra);
+}
+
+// When to look again whether a reload advances; never: an event of another kind will tell.
+Ms reload_deadline(Ms now) {
+  if (extra.state != State::Running) return never;
+  const Slot* watched = pool.trying ? &extra : nullptr;
+  for (const Slot& slot : slots)
+    if (!watched && slot.pid > 0 && &slot != &extra && !slot.outdated) watched = &slot;
+  if (!watched) return never;
+  return now + (now - watched->started < healthy_after ? watch_interval : slow_watch_interval);
 }
 
 bool is_second_signal(Ms now) {
@@ -993,8 +1147,8 @@ void take_signals(Ms now) {
 // ---------------------------------------------------------------------------------------------
 
 // The earliest time at which apply_due() will have something to do.
-Ms next_deadline() {
-  Ms next = earlier_of(pool.reap_at, pool.check_at);
+Ms next_deadline(Ms now) {
+  Ms next = earlier_of(reload_deadline(now), earlier_of(pool.reap_at, pool.check_at));
   next = earlier_of(next, earlier_of(pool.nudge_at, pool.kill_at));
   for (const Slot& slot : slots) {
     if (slot.state == State::Waiting)
@@ -1009,7 +1163,15 @@ void apply_due(Ms now) {
   if (now >= pool.kill_at) kill_all();
   if (now >= pool.nudge_at) nudge_all(now);
   for (Slot& slot : slots)
-    if (slot.pid > 0 && slot.kill_at && now >= slot.kill_at) kill_worker(slot);
+    if (slot.pid > 0 && slot.kill_at && now >= slot.kill_at) {
+      if (is_trying(slot)) {
+        reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(slot),
+                      pid_of(slot), finite_grace() / 1000, finite_grace() % 1000);
+        slot.state = State::Ending;
+      }
+      kill_worker(slot);
+    }
+  advance_reload(now);
   if (now >= pool.check_at)
     check_progress(now, now - pool.check_at > pause_slack + pool.options.timeout / 10);
   if (now < pool.fork_at) return;
@@ -1062,11 +1224,15 @@ int run_pool(const Job& job, const Options& options) {
   }
   shared = static_cast<Shared*>(memory);
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
+  if (const char* reason = pin_code(CurrentCode, pool.code)) {
+    log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
+    return exit_failed;
+  }
   for (int i = 0; i < pool.target; i++) want(slots[i], 0);
   if (options.timeout) pool.check_at = clock_ms() + options.timeout;
 
   do {
-    wait_until(next_deadline());
+    wait_until(next_deadline(clock_ms()));
     const Ms now = clock_ms();
     take_signals(now);
     apply_due(now);
