@@ -28,20 +28,25 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
 #endif
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
@@ -106,6 +111,8 @@ namespace {
 constexpr const char* version = "1.0";
 
 constexpr int max_workers = 1024;
+constexpr int max_addresses = 64;  // of -b
+constexpr int first_socket = 3;    // where a worker finds the sockets (sd_listen_fds(3))
 
 using Ms = long long;  // milliseconds of the monotonic clock, or a difference of two such times
 
@@ -147,9 +154,24 @@ Ms clock_ms() {
   return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
 }
 
+Ms later_of(Ms a, Ms b) { return a > b ? a : b; }
+Ms earlier_of(Ms a, Ms b) { return a < b ? a : b; }
+
 // ---------------------------------------------------------------------------------------------
 // Options
 // ---------------------------------------------------------------------------------------------
+
+// Where to listen.
+struct Address {
+  const char* text;  // as typed; of Unix the path
+  enum Kind { V4, V6, All, Unix } kind;
+  in_port_t port;  // in network byte order
+  in_addr v4;
+  in6_addr v6;
+};
+
+Address addresses[max_addresses];  // of -b, in the order of the command line
+int address_count;
 
 struct Options {
   int workers = 1;           // the initial target
@@ -176,12 +198,14 @@ constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
 static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
 
 constexpr const char* usage_text =
-    "usage: forkd [-hV] [-g seconds] [-l level] [-n number] [-t seconds]\n"
+    "usage: forkd [-hV] [-b address]... [-g seconds] [-l level] [-n number] [-t seconds]\n"
     "             worker [argument ...]\n"
     "\n"
     "Keep a pool of worker processes alive.\n"
     "\n"
     "  worker                   PATH:SYMBOL, a function in a shared object, or a command\n"
+    "  -b, --bind ADDRESS       listen on V4:PORT, [V6]:PORT, :PORT or a path with a slash,\n"
+    "                           and hand the socket to every worker; repeatable\n"
     "  -g, --grace SECONDS      at shutdown, how long workers may take before SIGKILL;\n"
     "                           0: for ever (default 8)\n"
     "  -h, --help               show this and exit\n"
@@ -246,6 +270,39 @@ Ms parse_seconds(const char* option, const char* text) {
   return zero ? 0 : whole * 1000 + fraction > 0 ? whole * 1000 + fraction : 1;
 }
 
+bool parse_port(const char* text, in_port_t& port) {
+  unsigned number = 0;
+  for (; *text >= '0' && *text <= '9' && number <= 65535; text++)
+    number = number * 10 + static_cast<unsigned>(*text - '0');
+  port = htons(static_cast<in_port_t>(number));
+  return *text == '\0' && number >= 1 && number <= 65535;
+}
+
+// Numbers only: names are not looked up, since the master must not wait for a resolver.
+Address parse_address(const char* text) {
+  Address address{.text = text, .kind = Address::Unix, .port = 0, .v4 = {}, .v6 = {}};
+  if (strchr(text, '/')) return address;
+  const char* colon = strrchr(text, ':');
+  char host[INET6_ADDRSTRLEN + 2];
+  const size_t length = colon ? static_cast<size_t>(colon - text) : sizeof host;
+  if (length < sizeof host && parse_port(colon + 1, address.port)) {
+    snprintf(host, sizeof host, "%.*s", static_cast<int>(length), text);
+    address.kind = Address::All;
+    if (length == 0) return address;
+    address.kind = Address::V4;
+    if (inet_pton(AF_INET, host, &address.v4) == 1) return address;
+    address.kind = Address::V6;
+    if (host[0] == '[' && host[length - 1] == ']') {
+      host[length - 1] = '\0';
+      if (inet_pton(AF_INET6, host + 1, &address.v6) == 1) return address;
+    }
+  }
+  usage_error(
+      "wrong address '%s': must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a path "
+      "with a slash",
+      text);
+}
+
 int parse_level(const char* text) {
   for (int level = LOG_CRIT; level <= LOG_DEBUG; level++)
     if (level_names[level] && strcmp(text, level_names[level]) == 0) return level;
@@ -259,6 +316,7 @@ int parse_level(const char* text) {
 
 Options parse_options(int argc, char** argv) {
   static const option long_options[] = {
+      {"bind", required_argument, nullptr, 'b'},
       {"grace", required_argument, nullptr, 'g'},
       {"help", no_argument, nullptr, 'h'},
       {"log-level", required_argument, nullptr, 'l'},
@@ -270,8 +328,12 @@ Options parse_options(int argc, char** argv) {
   Options options;
   opterr = 0;
   // '+': options end at the first operand; ':': a missing argument is told from a wrong option.
-  for (int c; (c = getopt_long(argc, argv, "+:g:hl:n:t:V", long_options, nullptr)) != -1;)
+  for (int c; (c = getopt_long(argc, argv, "+:b:g:hl:n:t:V", long_options, nullptr)) != -1;)
     switch (c) {
+    case 'b':
+      if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
+      addresses[address_count++] = parse_address(optarg);
+      break;
     case 'g': options.grace = parse_seconds("grace period", optarg); break;
     case 'h': print_and_exit("%s", usage_text);
     case 'l': options.log_level = parse_level(optarg); break;
@@ -321,22 +383,24 @@ Job parse_job(int argc, char** argv) {
 // The master's descriptors
 // ---------------------------------------------------------------------------------------------
 
-enum Own { WakeRead, WakeWrite, LogAgain, CurrentCode, NextCode, own_count };
+enum Own { WakeRead, WakeWrite, LogAgain, CurrentCode, NextCode, Notify, own_count };
 
 // The descriptors the master needs for itself; -1: not open. Workers get none of them.
-int own[own_count] = {-1, -1, -1, -1, -1};
+int own[own_count] = {-1, -1, -1, -1, -1, -1};
+int socket_count;  // the workers' sockets, from first_socket on
 
 void close_own(Own which) {
   if (own[which] >= 0) close(own[which]);
   own[which] = -1;
 }
 
-// Takes a descriptor over: away from 0, 1 and 2, which may have been closed when forkd was started
-// and where a worker's output would go into it, and closed on exec. False, with errno: no room.
+// Takes a descriptor over: closed on exec, and away from where a worker expects one of its own: the
+// sockets, and 0, 1 and 2, which may have been closed when forkd was started. False, with errno: no
+// room.
 bool take_over(Own which, int fd) {
   if (fd < 0) return false;
   close_own(which);
-  own[which] = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  own[which] = fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count);
   const int reason = errno;
   close(fd);
   errno = reason;
@@ -408,6 +472,138 @@ void open_log() {
   va_start(args, format);
   if (!write_line(level, format, args)) dropped_lines++;
   va_end(args);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Sockets
+// ---------------------------------------------------------------------------------------------
+
+// They are opened once and stay open as long as the master lives: so no connection is refused while
+// workers come and go. Only workers are ever forked, hence none of them is closed on exec.
+
+// Binds and listens. -1 with errno.
+template <typename Sockaddr>
+int listen_on(int family, const Sockaddr& name, bool v6_only) {
+  const int fd = socket(family, SOCK_STREAM, 0);
+  const int on = 1, only = v6_only;
+  if (fd >= 0 &&
+      (family == AF_UNIX || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0) &&
+      (family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only) == 0) &&
+      bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0 &&
+      listen(fd, SOMAXCONN) == 0)
+    return fd;
+  const int reason = errno;
+  if (fd >= 0) close(fd);
+  errno = reason;
+  return -1;
+}
+
+int listen_on_ip(const Address& address) {
+  sockaddr_in v4{};
+  v4.sin_family = AF_INET;
+  v4.sin_port = address.port;
+  v4.sin_addr = address.v4;
+  sockaddr_in6 v6{};
+  v6.sin6_family = AF_INET6;
+  v6.sin6_port = address.port;
+  v6.sin6_addr = address.v6;
+  if (address.kind == Address::V4) return listen_on(AF_INET, v4, false);
+  const int fd = listen_on(AF_INET6, v6, address.kind == Address::V6);
+  // Compiled out of the kernel, or switched off for the namespace: there is only v4.
+  if (fd < 0 && address.kind == Address::All && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))
+    return listen_on(AF_INET, v4, false);
+  return fd;
+}
+
+// Whether nobody listens on the Unix socket any more: it was left behind by a process that died.
+bool is_stale(const sockaddr_un& name) {
+  struct stat is;
+  if (lstat(name.sun_path, &is) != 0 || !S_ISSOCK(is.st_mode)) return false;
+  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (fd < 0) return false;
+  fcntl(fd, F_SETFL, O_NONBLOCK);  // a full queue must not hold forkd up
+  const bool stale = connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 &&
+                     errno == ECONNREFUSED;
+  close(fd);
+  return stale;
+}
+
+// The Unix sockets' files, to remove those and no other ones.
+struct stat socket_files[max_addresses];
+
+int listen_on_path(const char* path, struct stat& file) {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  if (strlen(path) >= sizeof name.sun_path) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  strcpy(name.sun_path, path);
+  int fd = listen_on(AF_UNIX, name, false);
+  if (fd < 0 && errno == EADDRINUSE) {
+    if (is_stale(name)) unlink(path);
+    fd = listen_on(AF_UNIX, name, false);
+    if (fd < 0 && lstat(path, &file) == 0 && !S_ISSOCK(file.st_mode)) errno = EEXIST;
+    file = {};
+  }
+  if (fd >= 0) lstat(path, &file);
+  return fd;
+}
+
+// Puts a socket where the workers expect the next one. What stood there, inherited from whoever
+// started forkd, is closed: the protocol leaves no other place.
+bool hand_over(int fd) {
+  const int place = first_socket + socket_count;
+  if (fd < 0 || (fd != place && dup2(fd, place) < 0)) return false;
+  if (fd != place) close(fd);
+  socket_count++;
+  return true;
+}
+
+void remove_socket_files() {
+  for (int i = 0; i < address_count; i++) {
+    struct stat is;
+    const struct stat& made = socket_files[i];
+    if (made.st_ino && lstat(addresses[i].text, &is) == 0 && is.st_dev == made.st_dev &&
+        is.st_ino == made.st_ino)
+      unlink(addresses[i].text);
+  }
+}
+
+// The sockets that forkd itself was given, as systemd does it. -1: they are not there.
+int take_given_sockets() {
+  const char* pid = getenv("LISTEN_PID");
+  const char* count = getenv("LISTEN_FDS");
+  if (!pid || !count || strtol(pid, nullptr, 10) != getpid()) return 0;
+  const long given = strtol(count, nullptr, 10);
+  for (int fd = first_socket; fd < first_socket + given; fd++)
+    if (fcntl(fd, F_GETFD) < 0) {
+      fprintf(stderr, "forkd: LISTEN_FDS is '%s', but descriptor %d is not open\n", count, fd);
+      return -1;
+    }
+  return static_cast<int>(later_of(given, 0));
+}
+
+// Sets up the sockets and the variables that tell workers of them. False: it was said why not.
+bool open_sockets() {
+  socket_count = take_given_sockets();
+  const int given = socket_count;
+  if (given < 0) return false;
+  for (int i = 0; i < address_count; i++) {
+    const Address& address = addresses[i];
+    if (!hand_over(address.kind == Address::Unix ? listen_on_path(address.text, socket_files[i])
+                                                 : listen_on_ip(address))) {
+      fprintf(stderr, "forkd: cannot listen on %s: %s\n", address.text, strerror(errno));
+      return false;
+    }
+  }
+  // LISTEN_PID is each worker's own. Those meant for somebody else must not reach a worker that
+  // happens to have that pid.
+  unsetenv("LISTEN_PID");
+  if (address_count > 0 || socket_count == 0) unsetenv("LISTEN_FDNAMES");  // would be too few
+  char text[16];
+  snprintf(text, sizeof text, "%d", socket_count);
+  return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -565,6 +761,9 @@ struct Pool {
   Ms reap_at = never;         // try again to reap, after waitpid failed
   struct stat code {};        // the file of the shared object that the pool runs
   struct stat next_code {};   // and the one that a reload tries
+  const char* last_reload = "none";
+  bool ready = false;         // the service manager was told that all workers are healthy
+  bool settled = false;       // and they are still, as far as it was told
   bool trying = false;        // a reload is under way: the extra worker has yet to become healthy
   bool reload_again = false;  // start a reload when the extra worker has ended
   bool stopping = false;      // shutting down
@@ -575,6 +774,9 @@ struct Pool {
   int status = 0;         // the exit status, unless a worker has to be killed
   bool killed = false;    // one had to be
 } pool;
+
+sockaddr_un notify_name;     // of the service manager
+socklen_t notify_name_size;  // how much of it is meant
 
 // ---------------------------------------------------------------------------------------------
 // The worker's side
@@ -732,8 +934,10 @@ forkd_worker* load_function(const Job& job) {
 #endif
   char text[16];
   snprintf(text, sizeof text, "%d", number);
-  if (setenv("FORKD_WORKER", text, 1) != 0)
-    fail_to_start("cannot set the environment: %s", strerror(errno));
+  bool set = setenv("FORKD_WORKER", text, 1) == 0 && unsetenv("NOTIFY_SOCKET") == 0;
+  snprintf(text, sizeof text, "%d", static_cast<int>(worker_pid));
+  if (socket_count > 0) set = set && setenv("LISTEN_PID", text, 1) == 0;
+  if (!set) fail_to_start("cannot set the environment: %s", strerror(errno));
   if (pool.job.is_command()) execute_command(pool.job);
   run_function(pool.job);
 }
@@ -742,8 +946,6 @@ forkd_worker* load_function(const Job& job) {
 // The master's side
 // ---------------------------------------------------------------------------------------------
 
-Ms later_of(Ms a, Ms b) { return a > b ? a : b; }
-Ms earlier_of(Ms a, Ms b) { return a < b ? a : b; }
 int pid_of(const Slot& slot) { return static_cast<int>(slot.pid); }  // for printf
 
 // The grace period, or the default one where it is for ever.
@@ -781,6 +983,50 @@ const char* pin_code(Own which, struct stat& file) {
   return S_ISREG(file.st_mode) ? nullptr : "not a regular file";
 }
 
+// Tells the service manager (sd_notify(3)), which may be slow or gone: so never waits for it.
+void notify(const char* news) {
+  if (own[Notify] < 0) return;
+  int healthy_count = 0;
+  const Ms now = clock_ms();
+  for (int i = 0; i < pool.target; i++) healthy_count += healthy(slots[i], now);
+  char text[256];
+  const int length =
+      snprintf(text, sizeof text, "%sSTATUS=%d of %d workers healthy; last reload: %s", news,
+               healthy_count, pool.target, pool.last_reload);
+  if (sendto(own[Notify], text, static_cast<size_t>(length), MSG_DONTWAIT,
+             reinterpret_cast<const sockaddr*>(&notify_name), notify_name_size) < 0)
+    log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
+}
+
+// RELOADING=1 asks for a READY=1 when it is over, and for the time, to tell reloads apart.
+void notify_reloading() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  char news[64];
+  snprintf(news, sizeof news, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
+           t.tv_sec * 1000000LL + t.tv_nsec / 1000);
+  if (pool.ready) notify(news);
+}
+
+void notify_reloaded(const char* outcome) {
+  pool.last_reload = outcome;
+  notify(pool.ready ? "READY=1\n" : "");
+}
+
+bool all_healthy(Ms now) {
+  for (int i = 0; i < pool.target; i++)
+    if (!healthy(slots[i], now)) return false;
+  return true;
+}
+
+// Once all workers are healthy: READY=1 the first time, later the news that they are again.
+void notify_when_settled(Ms now) {
+  if (own[Notify] < 0 || pool.settled || pool.stopping || !all_healthy(now)) return;
+  pool.settled = true;
+  notify(pool.ready ? "" : "READY=1\n");
+  pool.ready = true;
+}
+
 // The end of a reload that failed: the pool has lost nothing.
 [[gnu::format(printf, 1, 2)]] void reload_failed(const char* format, ...) {
   char reason[why_size + 128];
@@ -791,6 +1037,7 @@ const char* pin_code(Own which, struct stat& file) {
   log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
   pool.trying = false;
   close_own(NextCode);
+  notify_reloaded("failed");
 }
 
 // Forks the worker. False when that failed: the pool tries again later.
@@ -819,6 +1066,7 @@ bool start(Slot& slot) {
     return false;
   }
   pool.fork_failures = 0;
+  pool.settled = false;
   slot.state = State::Running;
   slot.outdated = false;
   if (&slot == &extra) slot.kill_at = slot.started + finite_grace();
@@ -848,6 +1096,7 @@ void request_all() {
 void begin_shutdown(Ms now, int status) {
   pool.trying = false;
   pool.stopping = true;
+  notify("STOPPING=1\n");
   pool.stopping_since = now;
   pool.status = status;
   pool.nudge_at = now + finite_grace() / 2;
@@ -958,6 +1207,7 @@ void adopt_code(Ms now) {
   }
   extra.kill_at = 0;
   restart_all(now);
+  notify_reloaded("succeeded");
 }
 
 void describe_end(char* text, size_t size, int status) {
@@ -1059,13 +1309,19 @@ void reap(Ms now) {
     }
 }
 
+void tell_target() {
+  log_event(LOG_INFO, "the target is now %d", pool.target);
+  pool.settled = false;
+  notify("");
+}
+
 void grow(Ms now) {
   if (pool.target == max_workers) {
     log_event(LOG_WARNING, "the target stays %d, the most there can be", pool.target);
     return;
   }
   Slot& slot = slots[pool.target++];
-  log_event(LOG_INFO, "the target is now %d", pool.target);
+  tell_target();
   if (slot.state != State::Empty) return;  // Ending: its successor starts when it has ended
   slot.failures = 0;
   want(slot, now);
@@ -1077,15 +1333,17 @@ void shrink() {
     return;
   }
   Slot& slot = slots[--pool.target];
-  log_event(LOG_INFO, "the target is now %d", pool.target);
+  tell_target();
   if (slot.state == State::Waiting) slot.state = State::Empty;
   if (slot.state == State::Running) request(slot);
 }
 
 void reload(Ms now) {
+  notify_reloading();
   if (pool.job.function) {  // that cannot change
     log_event(LOG_INFO, "every worker is replaced when it next yields");
     restart_all(now);
+    notify_reloaded("succeeded");
   } else if (extra.pid == 0) {
     begin_reload(now);
   } else if (pool.trying && pool.job.path && leads_to(pool.job.path, pool.next_code)) {
@@ -1110,14 +1368,23 @@ void advance_reload(Ms now) {
       return request(extra);
 }
 
-// When to look again whether a reload advances; never: an event of another kind will tell.
-Ms reload_deadline(Ms now) {
-  if (extra.state != State::Running) return never;
-  const Slot* watched = pool.trying ? &extra : nullptr;
-  for (const Slot& slot : slots)
-    if (!watched && slot.pid > 0 && &slot != &extra && !slot.outdated) watched = &slot;
-  if (!watched) return never;
-  return now + (now - watched->started < healthy_after ? watch_interval : slow_watch_interval);
+// When to look again whether a worker has become healthy: while a reload or the service manager
+// waits for that.
+Ms watch_deadline(Ms now) {
+  const bool hands_over = extra.state == State::Running && !pool.trying;
+  const bool settles = own[Notify] >= 0 && !pool.settled && !pool.stopping;
+  if (settles && all_healthy(now)) return now;  // since apply_due() has looked
+  Ms next = never;
+  for (const Slot& slot : slots) {
+    if (slot.pid == 0) continue;
+    const bool watched = &slot == &extra ? is_trying(slot)
+                                         : (hands_over && !slot.outdated) ||
+                                               (settles && wanted(slot) && !healthy(slot, now));
+    if (watched)
+      next = earlier_of(next, now + (now - slot.started < 2 * healthy_after ? watch_interval
+                                                                            : slow_watch_interval));
+  }
+  return next;
 }
 
 bool is_second_signal(Ms now) {
@@ -1148,7 +1415,7 @@ void take_signals(Ms now) {
 
 // The earliest time at which apply_due() will have something to do.
 Ms next_deadline(Ms now) {
-  Ms next = earlier_of(reload_deadline(now), earlier_of(pool.reap_at, pool.check_at));
+  Ms next = earlier_of(watch_deadline(now), earlier_of(pool.reap_at, pool.check_at));
   next = earlier_of(next, earlier_of(pool.nudge_at, pool.kill_at));
   for (const Slot& slot : slots) {
     if (slot.state == State::Waiting)
@@ -1172,6 +1439,7 @@ void apply_due(Ms now) {
       kill_worker(slot);
     }
   advance_reload(now);
+  notify_when_settled(now);
   if (now >= pool.check_at)
     check_progress(now, now - pool.check_at > pause_slack + pool.options.timeout / 10);
   if (now < pool.fork_at) return;
@@ -1196,6 +1464,26 @@ void wait_until(Ms deadline) {
   }
   // Cleared before the counters are taken: a signal from here on writes a byte again.
   store(woken, false);
+}
+
+// Reads where the service manager wants to be told: a path, or @ and a name in Linux' abstract
+// namespace.
+void open_notify() {
+  const char* path = getenv("NOTIFY_SOCKET");
+  if (!path) return;
+  const size_t length = strlen(path);
+  if ((path[0] != '/' && path[0] != '@') || length >= sizeof notify_name.sun_path) {
+    log_event(LOG_WARNING,
+              "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long", path);
+    return;
+  }
+  notify_name = {};
+  notify_name.sun_family = AF_UNIX;
+  memcpy(notify_name.sun_path, path, length);
+  if (path[0] == '@') notify_name.sun_path[0] = '\0';
+  notify_name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  if (!take_over(Notify, socket(AF_UNIX, SOCK_DGRAM, 0)))
+    log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
 }
 
 // The master: runs the pool until it has ended, and returns the exit status.
@@ -1223,6 +1511,7 @@ int run_pool(const Job& job, const Options& options) {
     return exit_failed;
   }
   shared = static_cast<Shared*>(memory);
+  open_notify();
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin_code(CurrentCode, pool.code)) {
     log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
@@ -1239,6 +1528,14 @@ int run_pool(const Job& job, const Options& options) {
   } while (!pool.stopping || any_alive());
 
   return pool.killed && pool.status == 0 ? exit_killed : pool.status;
+}
+
+// A worker that opens a file where a standard descriptor is missing would print into it.
+void keep_standard_descriptors() {
+  int fd;
+  while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO) {
+  }
+  if (fd >= 0) close(fd);
 }
 
 // Gives back what run_pool() has acquired.
@@ -1357,7 +1654,9 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   if (options.timeout && job.is_command())
     usage_error("a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
                 job.spec);
-  const int status = run_pool(job, options);
+  keep_standard_descriptors();
+  const int status = open_sockets() ? run_pool(job, options) : exit_failed;
+  remove_socket_files();
   if (getpid() == 1) end_leftovers();
   return status;  // the handlers stay: no signal changes the status any more
 }
