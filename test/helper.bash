@@ -1,0 +1,89 @@
+# Helpers of the tests. Nothing here sleeps in the hope that something has happened meanwhile: a
+# condition is polled with a deadline, and what was seen is shown when that has passed.
+
+deadline_seconds=20
+
+setup() {
+  cd "$BATS_TEST_TMPDIR" || return
+  W=$BIN/workers.so
+  master=
+}
+
+# Ends what the test has started, by pid, whatever state it has left it in.
+teardown() {
+  local pid
+  for pid in $started; do
+    for child in $(children "$pid"); do kill -KILL "$child" 2>/dev/null || :; done
+    kill -KILL "$pid" 2>/dev/null || :
+  done
+  started=
+  wait
+  [ -n "${BATS_TEST_COMPLETED:-}" ] || { [ ! -e log ] || { echo "--- log"; tail -n 40 log; }; }
+}
+
+# run_forkd ARGUMENT ...: starts forkd in the background as $master; its output goes to out and log.
+run_forkd() {
+  "$FORKD" "$@" >>out 2>>log 3>&- &
+  master=$!
+  started="$started $master"
+}
+
+# background COMMAND ...: starts something else, which teardown ends; its pid is in $background.
+background() {
+  "$@" 3>&- &
+  background=$!
+  started="$started $background"
+}
+
+# eventually COMMAND ...: polls until it succeeds; fails, and says what for, when the deadline passes.
+eventually() {
+  local end=$((SECONDS + deadline_seconds))
+  until "$@"; do
+    if [ "$SECONDS" -ge "$end" ]; then
+      echo "not within $deadline_seconds s: $*"
+      return 1
+    fi
+    sleep 0.02
+  done
+}
+
+# children PID: the pids of its children, zombies too.
+children() { ps -A -o ppid= -o pid= | awk -v p="$1" '$1 == p { print $2 }'; }
+
+# living PID: the children of a process that are no zombies.
+living() { ps -A -o ppid= -o pid= -o stat= | awk -v p="$1" '$1 == p && $3 !~ /^Z/ { print $2 }'; }
+
+has_workers() { [ "$(living "$master" | wc -l)" -eq "$1" ]; }
+logged() { grep -q -e "$1" log; }
+logged_times() { [ "$(grep -c -e "$2" log)" -eq "$1" ]; }
+printed() { grep -q -e "$1" out; }
+printed_lines() { [ "$(wc -l <out)" -ge "$1" ]; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
+is_state() { [ "$(ps -o stat= -p "$1" | cut -c1)" = "$2" ]; }
+
+# pid_of NUMBER: the pid of the worker with that number, the newest one in the log.
+pid_of() { sed -n "s/.*info: worker $1 (pid \([0-9]*\)) started\$/\1/p" log | tail -n 1; }
+
+# is_replaced NUMBER PID: whether another process than PID has that worker number now.
+is_replaced() { [ -n "$(pid_of "$1")" ] && [ "$(pid_of "$1")" != "$2" ]; }
+
+# signal SIGNAL: to the master.
+signal() { kill -s "$1" "$master"; }
+
+# ends_with STATUS: waits for the master to end by itself.
+ends_with() {
+  eventually gone_or_zombie "$master" || return
+  local status=0
+  wait "$master" || status=$?
+  [ "$status" -eq "$1" ] || {
+    echo "exit status $status, not $1"
+    return 1
+  }
+}
+gone_or_zombie() { ! kill -0 "$1" 2>/dev/null || is_state "$1" Z; }
+
+# stops_with STATUS: ends the pool with TERM.
+stops_with() {
+  signal TERM
+  ends_with "$1"
+}

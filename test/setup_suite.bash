@@ -1,0 +1,24 @@
+# Builds what the tests run, once, in a folder of this run: suites may run side by side.
+
+setup_suite() {
+  ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
+  FORKD=${FORKD:-$ROOT/forkd}
+  BIN=$BATS_SUITE_TMPDIR/bin
+  export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++}
+  [ -x "$FORKD" ] || { echo "no $FORKD: run make first" >&2; return 1; }
+  mkdir -p "$BIN"
+  so workers workers.cpp
+  so worker worker.cpp
+  so ctor_crash constructor.cpp -DCRASH
+  so ctor_exit constructor.cpp -DEXIT
+  so ctor_hang constructor.cpp -DHANG
+  so undefined undefined.cpp
+}
+
+# so NAME SOURCE [FLAG ...]: a shared object, linked as the Makefile links worker.so.
+so() {
+  local name=$1 source=$2
+  shift 2
+  "$CXX" -I"$ROOT" -O1 -fPIC "$@" -c -o "$BIN/$name.o" "$BATS_TEST_DIRNAME/$source" &&
+    "$CC" -shared -pthread -o "$BIN/$name.so" "$BIN/$name.o"
+}

@@ -1,0 +1,244 @@
+// The workers of the tests: each function behaves in one way.
+#include "forkd.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WORKER extern "C" int
+
+namespace {
+
+void pause_ms(long ms) {
+  timespec t = {ms / 1000, ms % 1000 * 1000000};
+  while (nanosleep(&t, &t) != 0 && errno == EINTR) {
+  }
+}
+
+// One write(2) a line, so that the lines of several workers do not mix.
+template <typename... Args> void say(const char* format, Args... args) {
+  dprintf(STDOUT_FILENO, format, args...);
+}
+
+int steadily() {
+  while (forkd_yield()) pause_ms(10);
+  return 0;
+}
+
+}  // namespace
+
+// Yields every 10 ms, and ends when asked to.
+WORKER steady() { return steadily(); }
+
+// Prints its number and its arguments.
+WORKER arguments(int argc, char** argv) {
+  char line[1024] = "";
+  for (int i = 0; i < argc; i++)
+    snprintf(line + strlen(line), sizeof line - strlen(line), " [%s]", argv[i]);
+  say("worker %d:%s %s\n", forkd_worker_number(), line, argv[argc] ? "no end" : "end");
+  return steadily();
+}
+
+// Prints a variable of its environment.
+WORKER environment(int, char** argv) {
+  const char* value = getenv(argv[1]);
+  say("%s=%s pid=%d\n", argv[1], value ? value : "(unset)", static_cast<int>(getpid()));
+  return steadily();
+}
+
+// Returns the status that is its argument at once; "healthy" before it: after a yield.
+WORKER returns(int argc, char** argv) {
+  if (argc > 2) forkd_yield();
+  return atoi(argv[1]);
+}
+
+static void at_exit() { puts("atexit"); }
+
+// Leaves a line in stdio's buffer and an atexit handler, and returns 0.
+WORKER leaves_by_return() {
+  atexit(at_exit);
+  printf("buffered\n");
+  return 0;
+}
+
+// Crashes before it has yielded.
+WORKER crashes() { return raise(SIGSEGV); }
+
+// Crashes after its first yield.
+WORKER crashes_later() {
+  forkd_yield();
+  return raise(SIGSEGV);
+}
+
+// Crashes until the file that is its argument exists.
+WORKER crashes_without(int, char** argv) {
+  if (access(argv[1], F_OK) != 0) return 1;
+  return steadily();
+}
+
+// Waits in a system call between two yields; only a signal gets it out of there.
+WORKER blocked() {
+  while (forkd_yield()) pause();
+  return 0;
+}
+
+// Yields once and never again, whatever comes.
+WORKER hangs() {
+  forkd_yield();
+  for (;;) pause();
+}
+
+// Hangs if it is worker 0, and yields steadily if it is not.
+WORKER first_hangs() { return forkd_worker_number() == 0 ? hangs() : steadily(); }
+
+// Waits for the request by the stop descriptor alone, and says how it found out.
+WORKER polls() {
+  pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  say("polling\n");
+  forkd_yield();
+  int events;
+  while ((events = poll(&stop, 1, -1)) < 0 && errno == EINTR) {
+  }
+  // Readable, and still so at a second look; and the yield agrees.
+  const int again = poll(&stop, 1, 0);
+  say("stop %d %d %d\n", events, again, forkd_yield());
+  return 0;
+}
+
+// Reads lines from the FIFO that is its argument, a task each; says so when a read fails.
+WORKER reads(int, char** argv) {
+  const int fd = open(argv[1], O_RDWR);
+  say("reading\n");
+  char byte;
+  do {
+    if (read(fd, &byte, 1) == 1) say("task %c\n", byte);
+    else say("read failed: %s\n", strerror(errno));
+  } while (forkd_yield());
+  return 0;
+}
+
+// Does tasks of 50 ms that write "begin" and "end" to the file that is its argument.
+WORKER tasks(int, char** argv) {
+  const int fd = open(argv[1], O_WRONLY | O_APPEND | O_CREAT, 0666);
+  do {
+    dprintf(fd, "begin %d\n", static_cast<int>(getpid()));
+    pause_ms(50);
+    dprintf(fd, "end %d\n", static_cast<int>(getpid()));
+  } while (forkd_yield());
+  return 0;
+}
+
+// Prints which signals are blocked, ignored and caught, as the kernel sees it.
+WORKER dispositions() {
+  char line[256];
+  FILE* status = fopen("/proc/self/status", "r");
+  while (status && fgets(line, sizeof line, status))
+    if (strncmp(line, "SigBlk", 6) == 0 || strncmp(line, "SigIgn", 6) == 0 ||
+        strncmp(line, "SigCgt", 6) == 0)
+      say("%s", line);
+  return steadily();
+}
+
+// Prints the descriptors from 0 to 63 that are open.
+WORKER descriptors() {
+  char line[512] = "open:";
+  for (int fd = 0; fd < 64; fd++)
+    if (fcntl(fd, F_GETFD) >= 0)
+      snprintf(line + strlen(line), sizeof line - strlen(line), " %d", fd);
+  say("%s\n", line);
+  return steadily();
+}
+
+static void wait_for_signal(const char* name) {
+  say("%s %d yields %d number %d\n", name, static_cast<int>(getpid()), forkd_yield(),
+      forkd_worker_number());
+  for (;;) pause();
+}
+
+// Forks a child that waits for a signal and says what it died of; the worker goes on.
+WORKER forks() {
+  const pid_t child = fork();
+  if (child == 0) wait_for_signal("child");
+  for (int status; forkd_yield(); pause_ms(10))
+    if (waitpid(child, &status, WNOHANG) == child) say("child ended by %d\n", WTERMSIG(status));
+  kill(child, SIGKILL);
+  return 0;
+}
+
+// Leaves three orphans behind that end later than the worker itself.
+WORKER leaves_orphans() {
+  for (int i = 0; i < 3; i++)
+    if (fork() == 0) {
+      pause_ms(200);
+      say("orphan of %d\n", static_cast<int>(getppid()));
+      _exit(0);
+    }
+  return steadily();
+}
+
+// Leaves a process behind that ends only by SIGKILL.
+WORKER leaves_stubborn_orphan() {
+  if (fork() == 0) {
+    signal(SIGTERM, SIG_IGN);
+    say("stubborn %d\n", static_cast<int>(getpid()));
+    for (;;) pause();
+  }
+  return steadily();
+}
+
+// Leaves a process behind that takes TERM as a reason to end in an orderly way.
+WORKER leaves_orderly_orphan() {
+  if (fork() == 0) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    say("orderly %d\n", static_cast<int>(getpid()));
+    int number;
+    sigwait(&set, &number);
+    say("orderly end\n");
+    _exit(0);
+  }
+  return steadily();
+}
+
+static void* yield_a_lot(void*) {
+  while (forkd_yield()) {
+  }
+  return nullptr;
+}
+
+// Yields from two threads at full speed until asked to end.
+WORKER threads() {
+  pthread_t other;
+  pthread_create(&other, nullptr, yield_a_lot, nullptr);
+  yield_a_lot(nullptr);
+  pthread_join(other, nullptr);
+  say("threads done\n");
+  return 0;
+}
+
+// Fills standard error, whoever reads it.
+WORKER shouts() {
+  char line[200];
+  memset(line, 'x', sizeof line);
+  fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK);
+  while (forkd_yield())
+    if (write(STDERR_FILENO, line, sizeof line) < 0) pause_ms(1);
+  return 0;
+}
+
+// Calls the master's entry from within a worker, which must be refused.
+WORKER nested(int argc, char** argv) {
+  const int result = forkd_run(nested, argc, argv, nullptr);
+  say("nested %d %s\n", result, errno == EINVAL ? "EINVAL" : strerror(errno));
+  return steadily();
+}
