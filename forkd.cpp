@@ -1210,12 +1210,14 @@ void adopt_code(Ms now) {
   notify_reloaded("succeeded");
 }
 
-void describe_end(char* text, size_t size, int status) {
+void describe_end(char* text, size_t size, int status, Ms lived) {
+  char how[80];
   if (WIFEXITED(status))
-    snprintf(text, size, "exited with status %d", WEXITSTATUS(status));
+    snprintf(how, sizeof how, "exited with status %d", WEXITSTATUS(status));
   else
-    snprintf(text, size, "was ended by signal %d (%s)%s", WTERMSIG(status),
-             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped" : "");
+    snprintf(how, sizeof how, "was ended by signal %d (%s)%s", WTERMSIG(status),
+             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "");
+  snprintf(text, size, "%s after %lld.%03lld s", how, lived / 1000, lived % 1000);
 }
 
 // A worker's process has ended and was reaped.
@@ -1228,22 +1230,21 @@ void ended(Slot& slot, int status, Ms now) {
   const Ms lived = now - slot.started;
   pool.ever_healthy = pool.ever_healthy || was_healthy;
 
-  char how[why_size + 32];
+  char how[why_size + 64];
   if (phase == Phase::Failed)
     snprintf(how, sizeof how, "could not start: %.*s", static_cast<int>(why_size),
              shared->why[number_of(slot)]);
   else
-    describe_end(how, sizeof how, status);
+    describe_end(how, sizeof how, status, lived);
   if (is_trying(slot) && was_healthy) adopt_code(now);
   if (is_trying(slot))
-    reload_failed("worker %d (pid %d) %s before it was healthy", number_of(slot), pid_of(slot),
-                  how);
-  else
-    log_event(phase == Phase::Failed ? LOG_ERR
+    reload_failed("worker %d (pid %d) %s%s", number_of(slot), pid_of(slot), how,
+                  phase == Phase::Failed ? "" : " before it was healthy");
+  else  // at a start that fails, one of many equal messages is enough
+    log_event(phase == Phase::Failed ? (pool.stopping ? LOG_DEBUG : LOG_ERR)
               : asked || succeeded   ? LOG_INFO
                                      : LOG_WARNING,
-              "worker %d (pid %d) %s after %lld.%03lld s", number_of(slot), pid_of(slot), how,
-              lived / 1000, lived % 1000);
+              "worker %d (pid %d) %s", number_of(slot), pid_of(slot), how);
 
   slot.pid = 0;
   slot.state = State::Empty;

@@ -57,6 +57,7 @@ has_workers() { [ "$(living "$master" | wc -l)" -eq "$1" ]; }
 logged() { grep -q -e "$1" log; }
 logged_times() { [ "$(grep -c -e "$2" log)" -eq "$1" ]; }
 printed() { grep -q -e "$1" out; }
+printed_times() { [ "$(grep -c -e "$2" out)" -ge "$1" ]; }
 printed_lines() { [ "$(wc -l <out)" -ge "$1" ]; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 is_state() { [ "$(ps -o stat= -p "$1" | cut -c1)" = "$2" ]; }

@@ -99,6 +99,12 @@ WORKER hangs() {
 // Hangs if it is worker 0, and yields steadily if it is not.
 WORKER first_hangs() { return forkd_worker_number() == 0 ? hangs() : steadily(); }
 
+// Takes no notice of SIGABRT, and hangs.
+WORKER ignores_abort() {
+  signal(SIGABRT, SIG_IGN);
+  return hangs();
+}
+
 // Waits for the request by the stop descriptor alone, and says how it found out.
 WORKER polls() {
   pollfd stop = {forkd_stop_fd(), POLLIN, 0};
@@ -176,8 +182,8 @@ WORKER forks() {
 // Leaves three orphans behind that end later than the worker itself.
 WORKER leaves_orphans() {
   for (int i = 0; i < 3; i++)
-    if (fork() == 0) {
-      pause_ms(200);
+    if (const pid_t worker = getpid(); fork() == 0) {
+      while (getppid() == worker) pause_ms(5);
       say("orphan of %d\n", static_cast<int>(getppid()));
       _exit(0);
     }
@@ -226,14 +232,15 @@ WORKER threads() {
   return 0;
 }
 
-// Fills standard error, whoever reads it.
+// Fills standard error once, until it takes no more.
 WORKER shouts() {
   char line[200];
   memset(line, 'x', sizeof line);
-  fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK);
-  while (forkd_yield())
-    if (write(STDERR_FILENO, line, sizeof line) < 0) pause_ms(1);
-  return 0;
+  line[sizeof line - 1] = '\n';
+  const int fd = open("/dev/stderr", O_WRONLY | O_NONBLOCK);
+  while (write(fd, line, sizeof line) > 0 && forkd_yield()) {
+  }
+  return steadily();
 }
 
 // Calls the master's entry from within a worker, which must be refused.

@@ -1,0 +1,142 @@
+#!/usr/bin/env bats
+# forkd_run: the pool in an application of one's own.
+
+load helper
+
+setup_file() {
+  cd "$BATS_FILE_TMPDIR" || return
+  # shellcheck disable=SC2086 # flags are several words
+  "$CC" -Wall -Wextra -I"$ROOT" -c "$BATS_TEST_DIRNAME/application.c" &&
+    "$CXX" -std=c++20 -fno-exceptions -fno-rtti -I"$ROOT" -c -o cxx.o "$BATS_TEST_DIRNAME/application.cpp" &&
+    "$CC" $LDFLAGS -pthread -o with_object application.o "$ROOT/forkd.o" &&
+    "$CC" $LDFLAGS -pthread -o with_archive application.o -L"$ROOT" -lforkd &&
+    "$CC" $LDFLAGS -pthread -o in_cxx cxx.o -L"$ROOT" -lforkd
+}
+
+run_application() {
+  "$BATS_FILE_TMPDIR/$application" "$@" >>out 2>>log 3>&- &
+  master=$!
+  started="$started $master"
+}
+application=with_archive
+
+@test "an application in C runs a pool, linked with the object and with the archive" {
+  for application in with_object with_archive; do
+    : >out
+    run_application run last-one
+    eventually printed "^worker 0 argc 3 last last-one$"
+    eventually printed "^worker 1 argc 3 last last-one$"
+    stops_with 0
+  done
+}
+
+@test "an application in C++ runs a pool, and its workers see what it has set up" {
+  application=in_cxx
+  run_application
+  eventually printed "in_cxx 42 number 0$"
+  eventually printed "in_cxx 42 number 1$"
+  stops_with 0
+}
+
+@test "an application needs the C library alone" {
+  command -v ldd >/dev/null || skip "no ldd"
+  [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
+  run ldd "$BATS_FILE_TMPDIR/with_archive"
+  ! echo "$output" | grep -v -E 'libc\.|ld-|linux-vdso|ld-musl'
+}
+
+@test "null options and no arguments are the defaults" {
+  run_application defaults
+  eventually printed "^worker 0 argc 0 last none$"
+  has_workers 1
+  stops_with 0
+}
+
+@test "memory set up before the fork is shared, not copied" {
+  [ -r /proc/self/smaps_rollup ] || skip "no /proc/PID/smaps_rollup"
+  run_application memory
+  eventually printed_times 2 "^sum 32768$"
+  # Rss counts the 16 MiB in master and workers; Private must not, in a worker.
+  private=$(awk '/^Private/ { sum += $2 } END { print sum }' "/proc/$(pid_of 0)/smaps_rollup")
+  rss=$(awk '/^Rss/ { print $2 }' "/proc/$(pid_of 0)/smaps_rollup")
+  [ "$rss" -ge 16384 ]
+  [ "$private" -lt 8192 ]
+}
+
+@test "what is in stdio's buffers is printed once" {
+  run_application run
+  eventually printed_times 2 "^worker"
+  stops_with 0
+  [ "$(grep -c buffered out)" -eq 1 ]
+}
+
+@test "the exit statuses are those of the tool" {
+  run_application fails
+  ends_with 1
+  : >log
+  run_application hangs
+  eventually logged_times 2 started
+  stops_with 3
+}
+
+@test "the timeout works as in the tool" {
+  run_application timeout
+  eventually logged "worker 0 (pid [0-9]*) was ended by signal 6"
+}
+
+@test "bad options, bad arguments and a null function are EINVAL, and nothing is started" {
+  run "$BATS_FILE_TMPDIR/with_archive" errors
+  [ "$output" = "$(printf 'buffered\nall refused')" ]
+}
+
+@test "forkd_run may be called again, and leaves signals, mask and descriptors as they were" {
+  run_application twice
+  eventually has_workers 2
+  eventually logged_times 2 started
+  signal TERM
+  eventually printed "^returned 0"
+  eventually logged_times 5 started
+  signal INT
+  ends_with 0
+  [ "$(grep -c '^returned 0$' out)" -eq 2 ]
+  # Of HUP, INT, QUIT, TERM, USR1, USR2, CHLD, ...: i for ignored, h for the caller's own handler.
+  printed "^before i . . . h . h . . . term 1 usr1 0 open [0-9]*$"
+  [ "$(sed -n 's/^between //p' out)" = "$(sed -n 's/^before //p' out)" ]
+  [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
+}
+
+@test "HUP restarts every worker" {
+  run_application run
+  eventually printed_times 2 "^worker"
+  old=$(pid_of 0) old1=$(pid_of 1)
+  signal HUP
+  eventually is_replaced 0 "$old"
+  eventually is_replaced 1 "$old1"
+  has_workers 2
+}
+
+@test "children of the application that are no workers are left to it" {
+  run_application children
+  eventually printed_times 2 "^worker"
+  old=$(pid_of 0)
+  kill -KILL "$old"
+  eventually is_replaced 0 "$old"
+  signal TERM
+  ends_with 0
+  printed "^returned 0$"
+  printed "^first 11$"
+  printed "^other 12$"
+}
+
+@test "forkd_run works in a thread of its own" {
+  run_application thread
+  eventually printed_times 2 "^worker"
+  signal TERM
+  ends_with 0
+  printed "^thread 0$"
+}
+
+@test "a worker function runs alone, without forkd" {
+  run "$BATS_FILE_TMPDIR/with_archive" alone
+  [ "${lines[1]}" = "5 tasks, number -1, stop 1" ]
+}

@@ -1,0 +1,112 @@
+#!/usr/bin/env bats
+# forkd as the parent of orphans, as PID 1, and at rest.
+
+load helper
+
+# As PID 1 of a PID namespace of its own; $master is its pid out here.
+run_as_init() {
+  unshare --pid --fork true 2>/dev/null || skip "cannot make a PID namespace here"
+  unshare --pid --fork --kill-child "$FORKD" "$@" >>out 2>>log 3>&- &
+  namespace=$!
+  started="$started $namespace"
+  eventually has_child "$namespace"
+  master=$(children "$namespace")
+  started="$master $started"
+  eventually logged "forkd\[1\]: info: worker 0 .*started"
+}
+has_child() { [ -n "$(children "$1")" ]; }
+
+# The status of PID 1, handed on by unshare.
+init_ends_with() {
+  local status=0
+  eventually gone_or_zombie "$namespace" || return
+  wait "$namespace" || status=$?
+  [ "$status" -eq "$1" ] || { echo "exit status $status, not $1"; return 1; }
+}
+
+no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /^Z/ { found = 1 } END { exit !found }'; }
+
+@test "as PID 1 it runs a pool and ends with 0 at TERM" {
+  run_as_init -n 2 "$W:steady"
+  eventually has_workers 2
+  signal USR1
+  eventually has_workers 3
+  signal TERM
+  init_ends_with 0
+}
+
+@test "as PID 1 its workers do not take themselves for orphans" {
+  run_as_init "$W:steady"
+  eventually has_workers 1
+  logged_times 1 started
+}
+
+@test "as PID 1 it reaps orphans, silently" {
+  run_as_init "$W:leaves_orphans"
+  kill -TERM "$(living "$master" | head -n 1)"
+  eventually printed_times 3 'orphan of 1$' 
+  eventually no_zombies
+  ! logged orphan
+}
+
+@test "as PID 1 it lets what the workers left behind end in an orderly way" {
+  run_as_init "$W:leaves_orderly_orphan"
+  eventually printed "^orderly [0-9]"
+  signal TERM
+  init_ends_with 0
+  printed "orderly end"
+}
+
+@test "as PID 1 it waits for a stubborn orphan no longer than the grace period" {
+  run_as_init -g 0.3 "$W:leaves_stubborn_orphan"
+  eventually printed stubborn
+  signal TERM
+  init_ends_with 0
+}
+
+@test "as PID 1 a further TERM cuts the wait for orphans short and changes no status" {
+  run_as_init -g 0 "$W:leaves_stubborn_orphan"
+  eventually printed stubborn
+  signal TERM
+  eventually logged "worker 0 .*exited with status 0"
+  eventually term_until_gone
+  init_ends_with 0
+}
+term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
+
+@test "an orphan that is not its worker's is reaped, and never taken for a worker" {
+  # A child that the shell leaves to forkd by exec: of forkd's children it is the only stranger.
+  sh -c 'sleep 0.1 & exec "$0" "$@"' "$FORKD" "$W:steady" >>out 2>>log 3>&- &
+  master=$!
+  started="$started $master"
+  eventually logged started
+  eventually has_workers 1
+  eventually no_zombies
+  [ "$(children "$master" | wc -l)" -eq 1 ]
+  ! logged "exited"
+}
+
+@test "idle, the master makes no system call" {
+  command -v strace >/dev/null || skip "no strace"
+  run_forkd -n 3 "$W:steady"
+  eventually has_workers 3
+  # An attached strace shows the call it is waiting in, and nothing after it.
+  strace -p "$master" -o trace 3>&- &
+  tracer=$!
+  started="$started $tracer"
+  eventually test -s trace
+  sleep 1.5 # nothing is waited for here: this is the time in which nothing must happen
+  kill -INT "$tracer"
+  wait "$tracer" || :
+  cat trace
+  [ "$(grep -c '(' trace)" -eq 1 ]
+  grep -q -E 'poll\(|restart_syscall\(' trace
+}
+
+@test "the clock that counts is monotonic" {
+  command -v strace >/dev/null || skip "no strace"
+  command -v ltrace >/dev/null || [ -r "$ROOT/forkd.cpp" ]
+  # No call of the wall clock is in the program.
+  ! nm -D "$FORKD" 2>/dev/null | grep -E ' U (time|gettimeofday)(@|$)'
+  ! grep -n CLOCK_REALTIME "$ROOT/forkd.cpp"
+}

@@ -1,0 +1,307 @@
+#!/usr/bin/env bats
+# Reload: HUP, good and bad code, and the code that is pinned meanwhile.
+
+load helper
+
+# deploy NAME: puts that shared object where the pool's code is, as install and mv do.
+deploy() {
+  cp "$BIN/$1.so" next.so
+  mv next.so code.so
+}
+
+setup_file() {
+  so() {
+    "$CXX" -I"$ROOT" -O1 -fPIC -DVERSION="\"$2\"" -c -o "$BIN/$1.o" "$BATS_TEST_DIRNAME/versioned.cpp" &&
+      "$CC" -shared -o "$BIN/$1.so" "$BIN/$1.o"
+  }
+  so one 1
+  so two 2
+}
+
+# runs VERSION COUNT: so many workers have started on that version.
+runs() { [ "$(grep -c "^version $1 " out)" -ge "$2" ]; }
+new_pids() { for pid in $(living "$master"); do case " $1 " in *" $pid "*) return 1 ;; esac; done; }
+
+start_one() {
+  deploy one
+  run_forkd "$@" ./code.so:steady
+}
+
+# reload_fails REASON: one error line, and the pool still runs the workers that it had.
+reload_fails() {
+  local before failures
+  before=$(living "$master" | sort)
+  failures=$(grep -c "reload failed: .*$1" log || :)
+  signal HUP
+  eventually logged_times $((failures + 1)) "error: reload failed: .*$1.*; the pool keeps its code"
+  eventually has_workers "$(echo "$before" | wc -l)"
+  [ "$before" = "$(living "$master" | sort)" ]
+}
+
+@test "a reload replaces every worker, and an extra one tries the code first" {
+  start_one -n 2
+  eventually runs 1 2
+  before=$(living "$master" | tr '\n' ' ')
+  deploy two
+  signal HUP
+  eventually runs 2 3
+  eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
+  eventually has_workers 2
+  new_pids "$before"
+  printed '^version 2 number 1024$'
+  logged_times 1 "reload: trying"
+  logged_times 1 "reload succeeded"
+}
+
+@test "a reload works for a pool of 1024" {
+  deploy one
+  run_forkd -n 1024 -l warning ./code.so:quiet
+  eventually has_workers 1024
+  before=$(living "$master" | tr '\n' ' ')
+  signal HUP
+  eventually new_pids "$before"
+  eventually has_workers 1024
+}
+
+@test "a command is reloaded, too" {
+  run_forkd -n 2 sh -c 'echo "number $FORKD_WORKER"; exec sleep 1000'
+  eventually printed_lines 2
+  before=$(living "$master" | tr '\n' ' ')
+  signal HUP
+  eventually logged "reload succeeded"
+  eventually new_pids "$before"
+  eventually has_workers 2
+  printed "number 1024"
+}
+
+@test "a command that fails leaves the pool as it is" {
+  printf '#!/bin/sh\nexec sleep 1000\n' >job
+  chmod +x job
+  run_forkd -n 2 ./job
+  eventually has_workers 2
+  printf '#!/bin/sh\nexit 5\n' >next
+  chmod +x next
+  mv next job
+  reload_fails "worker 1024 .* exited with status 5 after .* before it was healthy"
+  rm job
+  reload_fails "cannot execute ./job: No such file or directory"
+}
+
+@test "bad code of every kind leaves the pool as it is, and a later reload works" {
+  start_one -n 2
+  eventually runs 1 2
+  rm code.so
+  reload_fails "cannot load ./code.so:steady: No such file or directory"
+  mkdir code.so
+  reload_fails "not a regular file"
+  rmdir code.so
+  echo "no shared object" >code.so
+  reload_fails "cannot load ./code.so:steady: "
+  deploy undefined
+  reload_fails "a_symbol_that_nobody_has"
+  deploy worker
+  reload_fails "steady"
+  deploy ctor_crash
+  reload_fails "ended by signal 11"
+  deploy ctor_exit
+  reload_fails "exited with status 0 after .* before it was healthy"
+  deploy two
+  signal HUP
+  eventually runs 2 3
+  eventually logged "reload succeeded"
+}
+
+@test "code for another machine leaves the pool as it is" {
+  start_one
+  eventually runs 1 1
+  # The ELF header's e_machine, two bytes at 18 (elf(5)).
+  cp "$BIN/two.so" next.so
+  printf '\377\377' | dd of=next.so bs=1 seek=18 conv=notrunc 2>dd.log
+  mv next.so code.so
+  reload_fails "cannot load ./code.so:steady"
+}
+
+@test "code that crashes before its first yield leaves the pool as it is" {
+  deploy one
+  run_forkd ./code.so:changing
+  eventually runs 1 1
+  deploy two
+  reload_fails "worker 1024 (pid [0-9]*) was ended by signal 11 .* before it was healthy"
+}
+
+@test "code that never finishes loading is killed after the grace period" {
+  start_one -g 0.3
+  eventually runs 1 1
+  deploy ctor_hang
+  reload_fails "worker 1024 (pid [0-9]*) was not healthy within 0.300 s"
+  eventually logged "worker 1024 (pid [0-9]*) was ended by signal 9"
+  deploy two
+  signal HUP
+  eventually runs 2 2
+}
+
+@test "workers that die between a deploy and the reload are replaced on the old code" {
+  start_one -n 2
+  eventually runs 1 2
+  deploy two
+  kill -KILL "$(pid_of 0)"
+  eventually runs 1 3
+  signal USR1
+  eventually runs 1 4
+  ! runs 2 1
+}
+
+@test "the code stays the old one after a failed reload, also for new workers" {
+  start_one
+  eventually runs 1 1
+  deploy ctor_crash
+  reload_fails "signal 11"
+  signal USR1
+  eventually runs 1 2
+  rm code.so
+  signal USR1
+  eventually runs 1 3
+}
+
+@test "code is loaded by its path while that leads to it, and from the held file when not" {
+  start_one
+  eventually runs 1 1
+  grep -q "^file ./code.so$" out
+  deploy two
+  signal USR1
+  eventually runs 1 2
+  grep -q "^file /proc/self/fd/" out
+}
+
+@test "workers that are busy for long are not killed, while the others are replaced" {
+  deploy one
+  run_forkd -n 3 ./code.so:first_busy stay
+  eventually runs 1 3
+  busy=$(pid_of 0)
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  # The two others, and the extra worker, which ends when one of them runs.
+  eventually runs 2 3
+  eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
+  [ "$(pid_of 0)" = "$busy" ]
+  has_workers 3
+  rm stay
+  eventually is_replaced 0 "$busy"
+}
+
+@test "the extra worker stays while no other one runs the new code" {
+  deploy one
+  run_forkd ./code.so:first_busy stay
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  eventually runs 2 1
+  has_workers 2
+  rm stay
+  eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
+  eventually has_workers 1
+}
+
+@test "HUP during a reload does nothing new while the file is the same" {
+  start_one -g 1000
+  eventually runs 1 1
+  deploy ctor_hang
+  signal HUP
+  eventually logged "worker 1024 (pid [0-9]*) started"
+  signal HUP
+  eventually logged "already under way, and the file is the same"
+  logged_times 1 "reload: trying"
+}
+
+@test "HUP during a reload starts over with the newest file" {
+  deploy one
+  run_forkd ./code.so:slow_start slow
+  eventually runs 1 1
+  touch slow
+  cp code.so next.so
+  mv next.so code.so
+  signal HUP
+  eventually printed "^slow 1024"
+  deploy two
+  signal HUP
+  rm slow
+  eventually runs 2 2
+  logged_times 2 "reload: trying"
+  eventually has_workers 1
+}
+
+@test "USR1, USR2 and crashes during a reload keep their effect" {
+  start_one -n 3 -g 1000
+  eventually runs 1 3
+  deploy ctor_hang
+  signal HUP
+  eventually logged "worker 1024 (pid [0-9]*) started"
+  signal USR1
+  eventually has_workers 5
+  signal USR2
+  eventually has_workers 4
+  signal USR2
+  eventually has_workers 3
+  old=$(pid_of 0)
+  kill -KILL "$old"
+  eventually is_replaced 0 "$old"
+  eventually has_workers 3
+  kill -KILL "$(pid_of 1024)"
+  eventually logged "reload failed: worker 1024 (pid [0-9]*) was ended by signal 9"
+  has_workers 2
+}
+
+@test "TERM during a reload ends the pool in an orderly way" {
+  start_one -n 2 -g 0.5
+  eventually runs 1 2
+  deploy ctor_hang
+  signal HUP
+  eventually logged "worker 1024 (pid [0-9]*) started"
+  stops_with 3
+  logged "worker 0 (pid [0-9]*) exited with status 0"
+  logged "worker 1024 (pid [0-9]*) has not ended and is killed"
+}
+
+@test "a reload lets workers in backoff start at once on the new code" {
+  deploy one
+  run_forkd -n 2 ./code.so:broken_in_one
+  eventually logged_times 10 "exited with status 1"
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  eventually runs 2 3
+}
+
+@test "fork that fails for the extra worker ends the reload, not the pool" {
+  command -v strace >/dev/null || skip "no strace"
+  deploy one
+  strace -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=2 -o trace \
+    "$FORKD" ./code.so:steady >>out 2>>log 3>&- &
+  background=$!
+  started="$started $background"
+  eventually runs 1 1
+  master=$(children "$background")
+  started="$started $master"
+  signal HUP
+  eventually logged "reload failed: cannot fork: Resource temporarily unavailable"
+  signal HUP
+  eventually logged "reload succeeded"
+}
+
+@test "many reloads, every tenth of them broken, lose no task and do none twice" {
+  deploy one
+  run_forkd -n 4 ./code.so:counts tally
+  eventually test -s tally
+  for round in $(seq 20); do
+    if [ $((round % 10)) -eq 0 ]; then deploy ctor_crash; else deploy two; fi
+    signal HUP
+    eventually logged_times "$round" "reload succeeded\|reload failed"
+  done
+  stops_with 0
+  logged_times 2 "reload failed"
+  awk '{ seen[$1 " " $2]++ } END { for (task in seen) if (seen[task] != 2) { print task, seen[task]; bad = 1 } exit bad }' tally
+}

@@ -1,0 +1,145 @@
+#!/usr/bin/env bats
+# Shutdown: the request, the nudge, the kill, and the death of the master itself.
+
+load helper
+
+@test "the master ends as soon as the last worker has, not at the end of the grace period" {
+  run_forkd -g 1000 -n 3 "$W:steady"
+  eventually has_workers 3
+  stops_with 0
+}
+
+@test "a task that is under way at shutdown is finished" {
+  run_forkd -n 2 "$W:tasks" tally
+  eventually test -s tally
+  stops_with 0
+  [ "$(grep -c begin tally)" -eq "$(grep -c end tally)" ]
+}
+
+@test "a worker blocked in a system call is woken up at half of the grace period" {
+  run_forkd -g 0.6 -n 2 "$W:blocked"
+  eventually has_workers 2
+  stops_with 0
+  logged_times 2 "exited with status 0"
+}
+
+@test "a worker that does not yield is killed at the end of the grace period: status 3" {
+  run_forkd -g 0.2 -n 2 "$W:first_hangs"
+  eventually has_workers 2
+  stops_with 3
+  logged "worker 0 (pid [0-9]*) has not ended and is killed"
+  logged "worker 1 (pid [0-9]*) exited with status 0"
+}
+
+@test "a stopped function worker is continued, sees the request and ends" {
+  run_forkd -g 1 "$W:steady"
+  eventually logged started
+  pid=$(pid_of 0)
+  kill -STOP "$pid"
+  eventually is_state "$pid" T
+  stops_with 0
+}
+
+@test "a stopped command sees TERM" {
+  run_forkd sleep 1000
+  eventually has_workers 1
+  pid=$(pid_of 0)
+  kill -STOP "$pid"
+  eventually is_state "$pid" T
+  stops_with 0
+  logged "ended by signal 15"
+}
+
+@test "a second TERM kills what is left at once: status 3" {
+  run_forkd -g 0 "$W:hangs"
+  eventually logged started
+  signal TERM
+  eventually logged "shutting down"
+  eventually second_term_works
+  ends_with 3
+}
+# The second one counts from 0.1 s on; an earlier one is taken for an echo of the first.
+second_term_works() { signal TERM; logged "is killed"; }
+
+@test "INT and TERM that arrive together are one request to shut down" {
+  run_forkd "$W:steady"
+  eventually logged started
+  kill -STOP "$master"
+  eventually is_state "$master" T
+  signal INT
+  signal TERM
+  kill -CONT "$master"
+  ends_with 0
+}
+
+@test "TERM while workers wait in backoff ends the master at once" {
+  run_forkd -n 3 "$W:returns" 1 healthy
+  eventually logged_times 12 "exited with status 1"
+  stops_with 0
+  logged_times 1 "shutting down"
+}
+
+@test "TERM at any moment of the start ends with 0 or by TERM, and leaves no process" {
+  for round in $(seq 20); do
+    run_forkd -n 5 "$W:steady"
+    signal TERM
+    eventually gone_or_zombie "$master"
+    status=0
+    wait "$master" || status=$?
+    # 143: it came before main could do its first step.
+    [ "$status" -eq 0 ] || [ "$status" -eq 143 ]
+  done
+}
+
+@test "USR1, USR2 and HUP during a shutdown are ignored" {
+  run_forkd -g 0.5 -n 2 "$W:hangs"
+  eventually has_workers 2
+  signal TERM
+  eventually logged "shutting down"
+  signal USR1
+  signal USR2
+  signal HUP
+  ends_with 3
+  logged_times 0 "target"
+  logged_times 0 "reload"
+  logged_times 2 "started"
+}
+
+@test "with -g 0 workers are never killed, but woken up" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -e trace=kill -o trace "$FORKD" -g 0 "$W:blocked" >>out 2>>log 3>&- &
+  background=$!
+  started="$started $background"
+  eventually logged started
+  kill -TERM "$(children "$background")"
+  wait "$background"
+  grep -q 'kill([0-9]*, SIGTERM)' trace
+  ! grep -q SIGKILL trace
+}
+
+@test "when the master dies by SIGKILL its workers end" {
+  run_forkd -n 3 "$W:blocked"
+  eventually has_workers 3
+  pids=$(living "$master")
+  signal KILL
+  for pid in $pids; do eventually gone_or_zombie "$pid"; done
+}
+
+@test "when the master dies by SIGKILL commands end, too" {
+  run_forkd -n 2 sleep 1000
+  eventually has_workers 2
+  pids=$(living "$master")
+  signal KILL
+  for pid in $pids; do eventually gone_or_zombie "$pid"; done
+}
+
+@test "the terminal's interrupt, which all processes get, is an orderly shutdown" {
+  command -v setsid >/dev/null || skip "no setsid"
+  setsid "$FORKD" -n 2 "$W:tasks" tally >>out 2>>log 3>&- &
+  master=$!
+  started="$started $master"
+  eventually has_workers 2
+  kill -INT -- "-$master"
+  ends_with 0
+  [ "$(grep -c begin tally)" -eq "$(grep -c end tally)" ]
+}

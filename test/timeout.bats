@@ -1,0 +1,86 @@
+#!/usr/bin/env bats
+# -t: workers that hang.
+
+load helper
+
+@test "a worker that does not yield for the timeout is aborted and replaced" {
+  run_forkd -t 0.2 -n 2 "$W:first_hangs"
+  eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.[0-9]* s and is aborted"
+  old=$(sed -n 's/.*worker 0 (pid \([0-9]*\)) has not yielded.*/\1/p' log | head -n 1)
+  eventually logged "worker 0 (pid $old) was ended by signal 6"
+  eventually is_replaced 0 "$old"
+  ! logged "worker 1 .*aborted"
+}
+
+@test "start-up before the first yield counts from the start of the worker" {
+  run_forkd -t 0.2 "$BIN/ctor_hang.so:steady"
+  eventually logged "has not yielded for 0\.[0-9]* s and is aborted"
+}
+
+@test "a worker that takes no notice of SIGABRT is killed eight seconds later" {
+  run_forkd -t 0.2 "$W:ignores_abort"
+  eventually logged "is aborted"
+  start=$SECONDS
+  eventually logged "worker 0 (pid [0-9]*) was ended by signal 9"
+  [ $((SECONDS - start)) -ge 7 ]
+  eventually logged_times 2 started
+}
+
+@test "a worker that yields in time is never touched" {
+  run_forkd -t 0.5 -n 1 "$W:steady"
+  eventually lived "$master" 3
+  stops_with 0
+  ! logged aborted
+}
+
+@test "two hundred workers that yield in time are never touched while the cores are busy" {
+  for core in 1 2; do background sh -c 'while :; do :; done'; done
+  run_forkd -t 1 -n 200 -l warning "$W:steady"
+  eventually has_workers 200
+  eventually lived "$master" 4
+  ! logged aborted
+  has_workers 200
+}
+lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
+
+@test "a pool that was stopped for many timeouts and continued loses nobody" {
+  run_forkd -t 0.2 -n 5 "$W:steady"
+  eventually has_workers 5
+  before=$(living "$master" | sort)
+  kill -STOP "$master" $before
+  eventually is_state "$master" T
+  background sleep 1.5
+  wait "$background"
+  # First the master, as an unlucky scheduler would have it.
+  kill -CONT "$master"
+  kill -CONT $before
+  background sleep 0.5
+  wait "$background"
+  ! logged aborted
+  [ "$before" = "$(living "$master" | sort)" ]
+}
+
+@test "without -t a worker may hang for ever" {
+  run_forkd "$W:hangs"
+  eventually logged started
+  background sleep 1
+  wait "$background"
+  logged_times 1 started
+}
+
+@test "with -t the master wakes up no more than once a timeout" {
+  command -v strace >/dev/null || skip "no strace"
+  run_forkd -t 0.5 -n 5 "$W:steady"
+  eventually has_workers 5
+  strace -p "$master" -e trace=poll,ppoll,restart_syscall -o trace 3>&- &
+  tracer=$!
+  started="$started $tracer"
+  eventually test -s trace
+  background sleep 3
+  wait "$background"
+  kill -INT "$tracer"
+  wait "$tracer" || :
+  cat trace
+  [ "$(grep -c '(' trace)" -ge 3 ]
+  [ "$(grep -c '(' trace)" -le 8 ]
+}

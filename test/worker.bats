@@ -1,0 +1,176 @@
+#!/usr/bin/env bats
+# What a worker gets, and what the three functions do in it.
+
+load helper
+
+@test "the example prints ping in every worker" {
+  run_forkd -n 2 "$BIN/worker.so:run"
+  eventually printed_lines 2
+  [ "$(sort -u out)" = ping ]
+}
+
+@test "a function worker gets the specification and the arguments as main does" {
+  run_forkd "$W:arguments" one 'two words' ''
+  eventually printed "^worker 0: \[$W:arguments\] \[one\] \[two words\] \[\] end$"
+}
+
+@test "the last colon separates the path from the symbol" {
+  mkdir a:b
+  cp "$W" a:b/
+  run_forkd a:b/workers.so:steady
+  eventually logged "worker 0 (pid [0-9]*) started"
+  stops_with 0
+}
+
+@test "a path without a slash is a file here, not one of a library search path" {
+  cp "$W" local.so
+  mkdir other
+  cp "$BIN/undefined.so" other/local.so
+  LD_LIBRARY_PATH=$PWD/other run_forkd local.so:arguments
+  eventually printed "worker 0: \[local.so:arguments\] end"
+}
+
+@test "worker numbers are dense, and the successor of a worker has its number" {
+  run_forkd -n 3 "$W:environment" FORKD_WORKER
+  eventually printed_lines 3
+  [ "$(cut -d' ' -f1 out | sort | tr '\n' ' ')" = "FORKD_WORKER=0 FORKD_WORKER=1 FORKD_WORKER=2 " ]
+  old=$(pid_of 1)
+  kill -KILL "$old"
+  eventually is_replaced 1 "$old"
+  eventually printed "FORKD_WORKER=1 pid=$(pid_of 1)$"
+}
+
+@test "returning ends a worker as exit does: destructors, atexit and stdio's buffers" {
+  run_forkd "$W:leaves_by_return"
+  eventually printed atexit
+  printed buffered
+  logged "exited with status 0"
+}
+
+@test "a value that is returned is the exit status" {
+  run_forkd "$W:returns" 7 healthy
+  eventually logged "worker 0 (pid [0-9]*) exited with status 7"
+}
+
+@test "a worker starts with the signal mask and the dispositions forkd was started with" {
+  "$FORKD" "$W:dispositions" >plain 2>>log 3>&- &
+  started="$started $!"
+  (
+    trap '' USR1 ALRM PIPE CHLD
+    exec "$FORKD" "$W:dispositions" >ignoring 2>>log 3>&-
+  ) &
+  started="$started $!"
+  eventually grep -q SigCgt plain
+  eventually grep -q SigCgt ignoring
+  # USR1 and USR2 are ignored; HUP, INT, QUIT and TERM are caught; nothing is blocked.
+  grep -q '^SigBlk:.0*$' plain
+  grep -q '^SigIgn:.0*a00$' plain
+  grep -q '^SigCgt:.0*4007$' plain
+  # ALRM (bit 13) and PIPE (bit 12) stay ignored; so does CHLD (bit 16) where the shell hands it on.
+  grep -q -E '^SigIgn:.0*[13]3[ab]00$|^SigIgn:.0*1?3a00$' ignoring
+  grep -q '^SigCgt:.0*4007$' ignoring
+}
+
+@test "a worker has none of the master's descriptors" {
+  run_forkd "$W:descriptors" 4>&- 5>&- 6>&-
+  eventually printed '^open: 0 1 2'
+  run sed -n 's/^open: 0 1 2//p' out
+  for fd in $output; do
+    # What was open already where forkd was started (by bats) may be there.
+    [ -e "/proc/$$/fd/$fd" ] || { echo "descriptor $fd"; return 1; }
+  done
+}
+
+@test "with 0, 1 and 2 closed a worker does not write into its own files" {
+  "$FORKD" "$W:descriptors" <&- >&- 2>&- 3>&- &
+  started="$started $!"
+  pid=$!
+  eventually has_child "$pid"
+  child=$(living "$pid")
+  eventually has_only_null_open "$child"
+  kill -TERM "$pid"
+  wait "$pid"
+}
+has_child() { [ -n "$(living "$1")" ]; }
+has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
+
+@test "the stop descriptor becomes readable at a request, and stays so" {
+  run_forkd "$W:polls"
+  eventually printed polling
+  stops_with 0
+  printed '^stop 1 1 0$'
+}
+
+@test "the stop descriptor becomes readable when the worker itself gets a signal" {
+  run_forkd "$W:polls"
+  eventually printed polling
+  old=$(pid_of 0)
+  kill -HUP "$old"
+  eventually is_replaced 0 "$old"
+  printed '^stop 1 1 0$'
+}
+
+@test "a thousand workers that wait by the stop descriptor all see a request made at once" {
+  run_forkd -n 300 "$W:polls"
+  # The request may come before, while or after a worker asks for its descriptor.
+  eventually printed polling
+  stops_with 0
+  [ "$(grep -c '^stop 1 1 0$' out)" -eq "$(grep -c polling out)" ]
+}
+
+@test "threads may yield at the same time" {
+  run_forkd "$W:threads"
+  eventually logged "worker 0 (pid [0-9]*) started"
+  stops_with 0
+  printed "threads done"
+}
+
+@test "a child of a worker is no worker: it yields 1, has no number, and signals end it alone" {
+  for name in HUP INT QUIT TERM USR1 USR2; do
+    : >out
+    : >log
+    run_forkd "$W:forks"
+    eventually printed '^child [0-9]* yields 1 number -1$'
+    worker=$(pid_of 0)
+    kill -s $name "$(sed -n 's/^child \([0-9]*\) yields.*/\1/p' out)"
+    eventually printed "^child ended by $(kill -l $name 2>/dev/null || echo '[0-9]*')"
+    kill -0 "$worker"
+    stops_with 0
+  done
+}
+
+@test "forkd_run within a worker is refused" {
+  run_forkd "$W:nested"
+  eventually printed '^nested -1 EINVAL$'
+}
+
+@test "a command worker is found along PATH and gets its arguments" {
+  mkdir bin
+  printf '#!/bin/sh\necho "command $* number $FORKD_WORKER"\nexec sleep 100\n' >bin/some-command
+  chmod +x bin/some-command
+  PATH=$PWD/bin:$PATH run_forkd -n 2 -- some-command a "b c"
+  eventually printed '^command a b c number 0$'
+  eventually printed '^command a b c number 1$'
+  stops_with 0
+}
+
+@test "a command starts with the signal dispositions forkd was started with" {
+  (
+    trap '' USR1
+    exec "$FORKD" cat /proc/self/status >out 2>>log 3>&-
+  ) &
+  started="$started $!"
+  eventually printed SigCgt
+  grep -q '^SigBlk:.0*$' out
+  grep -q '^SigIgn:.0*200$' out
+  grep -q '^SigCgt:.0*$' out
+}
+
+@test "a command has none of the master's descriptors" {
+  run_forkd sh -c 'ls /proc/self/fd >fds; echo listed; exec sleep 100' 4>&- 5>&- 6>&-
+  eventually printed listed
+  for fd in $(cat fds); do
+    # 3 is the folder that ls reads; and what was open where forkd was started may be there.
+    [ "$fd" -le 3 ] || [ -e "/proc/$$/fd/$fd" ] || { echo "descriptor $fd"; return 1; }
+  done
+}
