@@ -4,28 +4,62 @@ PREFIX   = /usr/local
 CFLAGS   ?= -O2
 CXXFLAGS ?= -O2
 BATS     = bats
+JOBS     = 1
 
-# What the code needs, kept apart from the flags that are the user's.
-CXX_NEEDS = -std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -fno-exceptions -fno-rtti \
-            -fvisibility=hidden
-# -rdynamic: a worker's code finds forkd_yield in the program that loads it.
-LD_NEEDS  = -rdynamic -pthread
+# What the code needs, apart from the flags that are the user's.
+NEEDS = -std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -fno-exceptions -fno-rtti
+PAGES = forkd_run forkd_yield forkd_stop_fd forkd_worker_number
 
-all: forkd forkd.h libforkd.a worker.so
+all: forkd forkd.h libforkd.a worker.so httpd.so
 
-# Linked by the C compiler: there is no C++ library in it.
+# Linked by the C compiler: there is no C++ library in it. -rdynamic: a worker's code finds
+# forkd_yield in the program that loads it.
 forkd: forkd.o
-	$(CC) $(LD_NEEDS) -o $@ forkd.o $(LDFLAGS) $(LDLIBS)
+	$(CC) -rdynamic -pthread -o $@ forkd.o $(LDFLAGS) $(LDLIBS)
 
 forkd.o: forkd.cpp
-	$(CXX) $(CPPFLAGS) $(CXX_NEEDS) $(CXXFLAGS) -c -o $@ forkd.cpp
+	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden $(CXXFLAGS) -c -o $@ forkd.cpp
 
 forkd.h: forkd.cpp
 	sed -n '/^\/\* forkd\.h - /,/^\/\* end of forkd\.h/p' forkd.cpp >$@
 
 libforkd.a: forkd.o
-	rm -f $@ && $(AR) rcs $@ forkd.o
+	rm -f $@
+	$(AR) rcs $@ forkd.o
 
 worker.so: test/worker.cpp forkd.h
-	$(CXX) $(CPPFLAGS) -I. -fPIC $(CXXFLAGS) -c -o worker.o test/worker.cpp
+	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o worker.o test/worker.cpp
 	$(CC) -shared -o $@ worker.o $(LDFLAGS) $(LDLIBS)
+
+httpd.so: test/httpd.cpp forkd.h
+	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o httpd.o test/httpd.cpp
+	$(CC) -shared -o $@ httpd.o $(LDFLAGS) $(LDLIBS)
+
+test: all
+	@command -v $(BATS) >/dev/null || { echo "make test needs bats: install it, see README" >&2; exit 1; }
+	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' $(BATS) --jobs $(JOBS) test
+
+lint:
+	sh test/lint.sh
+
+install: all
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib \
+	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3
+	install -m 755 forkd $(DESTDIR)$(PREFIX)/bin/forkd
+	install -m 644 forkd.h $(DESTDIR)$(PREFIX)/include/forkd.h
+	install -m 644 libforkd.a $(DESTDIR)$(PREFIX)/lib/libforkd.a
+	install -m 644 man/forkd.1 $(DESTDIR)$(PREFIX)/share/man/man1/forkd.1
+	install -m 644 man/forkd.3 $(DESTDIR)$(PREFIX)/share/man/man3/forkd.3
+	for page in $(PAGES); do \
+	    ln -sf forkd.3 $(DESTDIR)$(PREFIX)/share/man/man3/$$page.3 || exit 1; done
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/forkd $(DESTDIR)$(PREFIX)/include/forkd.h \
+	    $(DESTDIR)$(PREFIX)/lib/libforkd.a $(DESTDIR)$(PREFIX)/share/man/man1/forkd.1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man3/forkd.3
+	for page in $(PAGES); do rm -f $(DESTDIR)$(PREFIX)/share/man/man3/$$page.3 || exit 1; done
+
+clean:
+	rm -rf forkd forkd.h forkd.o libforkd.a worker.o worker.so httpd.o httpd.so build
+
+.PHONY: all test lint install uninstall clean

@@ -184,8 +184,8 @@ struct Options {
 struct Job {
   const char* spec;        // as typed; for the log
   forkd_worker* function;  // in memory, for forkd_run
-  char* path;              // or that of a shared object; without both, argv is a command
-  char* symbol;            // the function in the shared object
+  const char* path;        // or that of a shared object; without both, argv is a command
+  const char* symbol;      // the function in the shared object
   int argc;
   char** argv;  // what the function or the command gets; a null pointer ends it
 
@@ -340,7 +340,9 @@ Options parse_options(int argc, char** argv) {
     case 'n': options.workers = parse_workers(optarg); break;
     case 't': options.timeout = parse_seconds("timeout", optarg); break;
     case 'V': print_and_exit("forkd %s\n", version);
-    case ':': usage_error("option '%s' needs an argument", argv[optind - 1]);
+    // (musl has optind behind the end here.)
+    case ':':
+      usage_error("option '%s' needs an argument", argv[optind < argc ? optind - 1 : argc - 1]);
     default:
       // A short option may stand within a group (-xh), so it is named by its letter.
       if (optopt > 0 && strncmp(argv[optind - 1], "--", 2) != 0)
@@ -369,13 +371,13 @@ Job parse_job(int argc, char** argv) {
   if (colon == job.spec) usage_error("worker '%s' has an empty path: give PATH:SYMBOL", job.spec);
   if (colon[1] == '\0') usage_error("worker '%s' has an empty symbol: give PATH:SYMBOL", job.spec);
   // dlopen(3) searches the library path for a name without a slash.
-  const bool bare = memchr(job.spec, '/', static_cast<size_t>(colon - job.spec)) == nullptr;
-  if (asprintf(&job.path, "%s%.*s", bare ? "./" : "", static_cast<int>(colon - job.spec),
-               job.spec) < 0 ||
-      !(job.symbol = strdup(colon + 1))) {
-    fprintf(stderr, "forkd: out of memory\n");
-    exit(exit_failed);
-  }
+  static char path[PATH_MAX];
+  const int length = static_cast<int>(colon - job.spec);
+  const bool bare = memchr(job.spec, '/', static_cast<size_t>(length)) == nullptr;
+  if (snprintf(path, sizeof path, "%s%.*s", bare ? "./" : "", length, job.spec) >= PATH_MAX)
+    usage_error("the path of worker '%s' is longer than %d bytes", job.spec, PATH_MAX - 1);
+  job.path = path;
+  job.symbol = colon + 1;
   return job;
 }
 

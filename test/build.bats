@@ -38,11 +38,11 @@ make_here() { env -u MAKEFLAGS -u MAKELEVEL "${MAKE:-make}" "$@" >make.log 2>&1 
 
 @test "forkd.h is what forkd.cpp says, and compiles as C and as C++" {
   make_here forkd.h
-  lines=$(wc -l <forkd.h)
-  [ "$lines" -ge 30 ]
+  size=$(wc -l <forkd.h)
+  [ "$size" -ge 30 ]
   # Every line of it stands in forkd.cpp, in the same order and without a gap.
   first=$(grep -n -x -F "$(head -n 1 forkd.h)" forkd.cpp | cut -d: -f1)
-  diff forkd.h <(tail -n "+$first" forkd.cpp | head -n "$lines")
+  diff forkd.h <(tail -n "+$first" forkd.cpp | head -n "$size")
   printf '#include "forkd.h"\nint main(void) { return forkd_yield == 0; }\n' >use.c
   cp use.c use.cpp
   "$CC" -Wall -Wextra -Wpedantic -Werror -I. -c use.c

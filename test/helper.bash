@@ -47,6 +47,14 @@ eventually() {
   done
 }
 
+# never COMMAND ...: fails when it succeeds. (Bats takes no notice of a "!" that is not the last.)
+never() {
+  if "$@"; then
+    echo "unexpectedly: $*"
+    return 1
+  fi
+}
+
 # children PID: the pids of its children, zombies too.
 children() { ps -A -o ppid= -o pid= | awk -v p="$1" '$1 == p { print $2 }'; }
 

@@ -9,13 +9,13 @@ load helper
   signal USR2
   eventually has_workers 1
   stops_with 0
-  ! grep -v -E "^forkd\[$master\]: (debug|info|warning|error|critical): ." log
+  never grep -v -E "^forkd\[$master\]: (debug|info|warning|error|critical): ." log
 }
 
 @test "a level leaves out what is less important" {
   run_forkd -l error -n 2 "$W:returns" 1
   ends_with 1
-  ! grep -v -E ': (error|critical): ' log
+  never grep -v -E ': (error|critical): ' log
   logged "giving up"
 }
 

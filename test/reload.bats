@@ -112,6 +112,7 @@ reload_fails() {
 }
 
 @test "code for another machine leaves the pool as it is" {
+  case $CC in *musl*) skip "musl's loader does not look at the machine" ;; esac
   start_one
   eventually runs 1 1
   # The ELF header's e_machine, two bytes at 18 (elf(5)).
@@ -148,7 +149,7 @@ reload_fails() {
   eventually runs 1 3
   signal USR1
   eventually runs 1 4
-  ! runs 2 1
+  never runs 2 1
 }
 
 @test "the code stays the old one after a failed reload, also for new workers" {

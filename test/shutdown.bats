@@ -114,7 +114,7 @@ second_term_works() { signal TERM; logged "is killed"; }
   kill -TERM "$(children "$background")"
   wait "$background"
   grep -q 'kill([0-9]*, SIGTERM)' trace
-  ! grep -q SIGKILL trace
+  never grep -q SIGKILL trace
 }
 
 @test "when the master dies by SIGKILL its workers end" {

@@ -231,7 +231,7 @@ feed_until_ended() {
   # As many USR2 as it takes to come down to one, whatever the kernel has merged.
   for i in $(seq 700); do
     signal USR2
-    ! logged "target stays 1" || break
+    if logged "target stays 1"; then break; fi
   done
   eventually logged "target stays 1"
   eventually has_workers 1
