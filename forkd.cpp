@@ -15,15 +15,21 @@
 // none is lost and none acts in the middle of something. A pid is signalled only while its slot
 // holds it, and a slot holds it until the master itself has reaped it: no pid is ever another's.
 //
-// Nothing is polled and nobody sleeps. All that is to happen later (a start after a backoff, the
-// steps of a shutdown) is a time in the slot or the pool; next_deadline() finds the earliest one
-// and apply_due() does what has come due. Without a deadline the master makes no system call.
+// Nobody sleeps. All that is to happen later (a start after a backoff, the steps of a shutdown) is a
+// time in the slot or the pool; next_deadline() finds the earliest one and apply_due() does what has
+// come due. Without a deadline the master makes no system call. Only while somebody waits for a new
+// worker to become healthy does the master look again and again, for about a second.
 //
 // A worker is forked with all signals blocked, so that none reaches it before it has handlers of
 // its own, and it loads the user's code itself: the master never runs any. Master and worker share
 // one cache line a worker. The master writes the request to end into it, the worker how often it
 // has yielded; neither needs a system call or a lock. What kept a worker from starting comes back
 // through shared memory, too, beside that line.
+//
+// The pool runs the file that it was started from, which the master keeps open. A reload tries the
+// file that stands at the path by then in one worker more, the extra one, whose slot is the last in
+// the table. Once that is healthy, its file is the pool's, and every other worker is asked to end;
+// if it fails, nothing has happened to anybody else.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
@@ -431,15 +437,17 @@ pid_t master_pid;
 
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // that standard error would not take, not yet reported
+bool log_is_socket = false;  // as systemd has it
 
 // Standard error is shared with the workers and whoever started forkd, so it must not be made
-// non-blocking; and between poll(2) and write(2) a worker may fill it. A second, non-blocking
-// description of the same pipe or terminal cannot block. (A file never does; where there is no
-// /proc, poll(2) has to do.)
+// non-blocking; and between poll(2) and write(2) a worker may fill it. What cannot block is a
+// second, non-blocking description of the same pipe or terminal, or send(2). (A file never blocks;
+// where there is no /proc, poll(2) has to do.)
 void open_log() {
-  struct stat is;
-  if (fstat(STDERR_FILENO, &is) != 0 || !(S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode))) return;
-  take_over(LogAgain, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat is {};
+  if (fstat(STDERR_FILENO, &is) == 0 && (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)))
+    take_over(LogAgain, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  log_is_socket = S_ISSOCK(is.st_mode);
 }
 
 // Writes one line whole, or not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write).
@@ -452,8 +460,9 @@ void open_log() {
   *end++ = '\n';  // in the place of the null byte
   const int fd = own[LogAgain] >= 0 ? own[LogAgain] : STDERR_FILENO;
   pollfd out{.fd = fd, .events = POLLOUT, .revents = 0};
-  return poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) &&
-         write(fd, line, static_cast<size_t>(end - line)) > 0;
+  if (poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT)) return false;
+  const auto length = static_cast<size_t>(end - line);
+  return (log_is_socket ? send(fd, line, length, MSG_DONTWAIT) : write(fd, line, length)) > 0;
 }
 
 [[gnu::format(printf, 2, 3)]] bool try_to_log(int level, const char* format, ...) {
@@ -613,7 +622,7 @@ bool open_sockets() {
 // ---------------------------------------------------------------------------------------------
 
 // What a signal means to the master, in the order in which those taken together act.
-enum Event { Child, Continued, Shutdown, Grow, Shrink, Reload, Nothing, event_count };
+enum Event { Continued, Shutdown, Grow, Shrink, Reload, Child, Nothing, event_count };
 
 // What a function worker does with it.
 enum class InWorker {
@@ -739,7 +748,7 @@ struct Slot {
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
   Ms start_at;             // Waiting: when to fork
-  Ms kill_at;              // when to kill it; 0: not planned
+  Ms kill_at;              // when to kill it; 0: not planned; never: it has got its SIGKILL
   unsigned long yields;    // with a timeout: how often it had yielded,
   Ms progress_at;          // when last seen to have progressed; never: it has got its SIGABRT
 };
@@ -859,14 +868,9 @@ void tell_loaded() {
   fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
 }
 
-bool same_file(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino && a.st_size == b.st_size &&
-         a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
-}
-
 bool leads_to(const char* path, const struct stat& file) {
   struct stat is;
-  return stat(path, &is) == 0 && same_file(is, file);
+  return stat(path, &is) == 0 && is.st_dev == file.st_dev && is.st_ino == file.st_ino;
 }
 
 // Loads the file that the master holds open, whatever stands at its path by now. By its path, when
@@ -1109,8 +1113,7 @@ void begin_shutdown(Ms now, int status) {
 }
 
 void kill_worker(Slot& slot) {
-  slot.kill_at = 0;
-  pool.killed = pool.killed || pool.stopping;
+  slot.kill_at = never;
   log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
             pid_of(slot));
   kill(slot.pid, SIGKILL);
@@ -1142,7 +1145,6 @@ void check_progress(Ms now, bool was_stopped) {
       kill(slot.pid, SIGABRT);
       slot.progress_at = never;
       slot.kill_at = now + abort_grace;
-      pool.killed = pool.killed || pool.stopping;
     }
   }
 }
@@ -1231,6 +1233,8 @@ void ended(Slot& slot, int status, Ms now) {
   const bool was_healthy = healthy(slot, now) || (phase == Phase::Loaded && succeeded);
   const Ms lived = now - slot.started;
   pool.ever_healthy = pool.ever_healthy || was_healthy;
+  if (pool.stopping && WIFSIGNALED(status) && (slot.kill_at == never || slot.progress_at == never))
+    pool.killed = true;
 
   char how[why_size + 64];
   if (phase == Phase::Failed)
@@ -1341,6 +1345,14 @@ void shrink() {
   if (slot.state == State::Running) request(slot);
 }
 
+// Whether the file that a reload tries is still the newest one.
+bool is_newest(const struct stat& file) {
+  struct stat is;
+  return pool.job.path && stat(pool.job.path, &is) == 0 && is.st_dev == file.st_dev &&
+         is.st_ino == file.st_ino && is.st_size == file.st_size &&
+         is.st_mtim.tv_sec == file.st_mtim.tv_sec && is.st_mtim.tv_nsec == file.st_mtim.tv_nsec;
+}
+
 void reload(Ms now) {
   notify_reloading();
   if (pool.job.function) {  // that cannot change
@@ -1349,7 +1361,7 @@ void reload(Ms now) {
     notify_reloaded("succeeded");
   } else if (extra.pid == 0) {
     begin_reload(now);
-  } else if (pool.trying && pool.job.path && leads_to(pool.job.path, pool.next_code)) {
+  } else if (is_trying(extra) && is_newest(pool.next_code)) {
     log_event(LOG_INFO, "reload: already under way, and the file is the same");
   } else {
     pool.reload_again = true;

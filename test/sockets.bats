@@ -1,0 +1,421 @@
+#!/usr/bin/env bats
+# -b: the sockets that forkd opens, and what becomes of connections while workers come and go.
+
+load helper
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+  "$CXX" -I"$ROOT" -O1 -fPIC -c -o "$BATS_FILE_TMPDIR/httpd.o" "$BATS_TEST_DIRNAME/httpd.cpp" &&
+    "$CC" -shared -pthread -o "$BATS_FILE_TMPDIR/httpd.so" "$BATS_FILE_TMPDIR/httpd.o" &&
+    "$CXX" -O1 -c -o "$BATS_FILE_TMPDIR/client.o" "$BATS_TEST_DIRNAME/client.cpp" &&
+    "$CC" -pthread -o "$BATS_FILE_TMPDIR/client" "$BATS_FILE_TMPDIR/client.o"
+}
+
+HTTPD=$BATS_FILE_TMPDIR/httpd.so
+CLIENT=$BATS_FILE_TMPDIR/client
+
+free_port() { "$CLIENT" -; }
+
+# answers ADDRESS [OPTION ...]: whether a request there is answered in full.
+answers() {
+  local address=$1
+  shift
+  "$CLIENT" "$@" "$address" >answer
+}
+
+# A worker that leaves a trace, and with which forkd gives up soon, in case it is started.
+never='touch started; exit 1'
+
+needs_v6() { grep -qs '^0*1 ' /proc/net/if_inet6 || skip "no IPv6 here"; }
+
+# malformed ADDRESS ...: each is refused as a wrong use, and nothing is started.
+malformed() {
+  local address
+  for address; do
+    run --separate-stderr "$FORKD" -b "$address" sh -c "$never"
+    echo "'$address': status $status, stderr '$stderr'"
+    [ "$status" -eq 2 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ] || return 1
+    [[ $stderr == "forkd: wrong address '$address': must be "* ]] || return 1
+  done
+}
+
+# cannot_listen REASON ADDRESS [OPTION ...]: that ends forkd with one line, and nothing is started.
+cannot_listen() {
+  local reason=$1 address=$2
+  shift 2
+  run --separate-stderr "$FORKD" "$@" -b "$address" sh -c "$never"
+  echo "status $status, stderr '$stderr'"
+  [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ] || return 1
+  [[ $stderr == "forkd: cannot listen on $address: "*$reason* ]]
+}
+
+# clients ADDRESS: four that send a request every few milliseconds until all_answered, two of them
+# over a new connection each time. They end by themselves, too, only much later.
+clients() {
+  background "$CLIENT" -c 2 -n 50000 -p 1 "$1" >plain
+  plain=$background
+  background "$CLIENT" -k -c 2 -n 50000 -p 1 "$1" >kept
+  kept=$background
+}
+
+all_answered() {
+  kill -TERM "$plain" "$kept"
+  wait "$plain" "$kept" || :
+  cat plain kept
+  grep -q '^ok [0-9][0-9][0-9]* refused 0 cut 0 other 0$' plain &&
+    grep -q '^ok [0-9][0-9][0-9]* refused 0 cut 0 other 0$' kept
+}
+
+# --- addresses
+
+@test "-b listens on an IPv4 address" {
+  port=$(free_port)
+  run_forkd -b "127.0.0.1:$port" "$HTTPD:run"
+  eventually answers "127.0.0.1:$port"
+}
+
+@test "-b listens on an IPv6 address, and not on IPv4 then" {
+  needs_v6
+  port=$(free_port)
+  run_forkd -b "[::1]:$port" "$HTTPD:run"
+  eventually answers "[::1]:$port"
+  run "$CLIENT" "127.0.0.1:$port"
+  [ "$output" = "ok 0 refused 1 cut 0 other 0" ]
+  # So the same port on IPv4 is free for somebody else, or for a second -b.
+  run_forkd -b "[::]:$((port + 1))" -b "0.0.0.0:$((port + 1))" "$HTTPD:run"
+  eventually answers "[::1]:$((port + 1))"
+  eventually answers "127.0.0.1:$((port + 1))"
+}
+
+@test "-b :PORT listens on all IPv4 addresses" {
+  port=$(free_port)
+  run_forkd -b ":$port" "$HTTPD:run"
+  eventually answers "127.0.0.1:$port"
+  eventually answers "127.0.0.2:$port"
+}
+
+@test "-b :PORT listens on IPv6, too" {
+  needs_v6
+  port=$(free_port)
+  run_forkd -b ":$port" "$HTTPD:run"
+  eventually answers "[::1]:$port"
+  answers "127.0.0.1:$port"
+}
+
+@test "-b with a slash listens on a Unix socket" {
+  run_forkd -b ./one -b "$PWD/two" "$HTTPD:run"
+  eventually answers ./one
+  answers "$PWD/two"
+  [ -S one ] && [ -S two ]
+}
+
+@test "-b may be given several times" {
+  port=$(free_port)
+  run_forkd --bind "127.0.0.1:$port" -b ./one --bind="127.0.0.2:$port" "$HTTPD:run"
+  eventually answers "127.0.0.1:$port"
+  answers "127.0.0.2:$port"
+  answers ./one
+}
+
+@test "a malformed address is a usage error" {
+  malformed '' 80 x localhost:80 example.com:80 127.0.0.1 1.2.3:80 1.2.3.4.5:80 300.1.1.1:80 '*:80' \
+    '[::1]' '::1:80' '[::1:80' '::1]:80' '[]:80' '[127.0.0.1]:80' '[::g]:80' '[::1]80' '@name'
+}
+
+@test "a port that is none is a usage error" {
+  malformed : 127.0.0.1: '[::1]:' :0 127.0.0.1:0 '[::1]:0' :65536 :4294967376 :99999999999999999999 \
+    :-1 :+80 :8x ': 80' ':80 ' :0x50 :http
+}
+
+@test "a port in use ends forkd, and says so" {
+  port=$(free_port)
+  run_forkd -b "127.0.0.1:$port" "$HTTPD:run"
+  eventually answers "127.0.0.1:$port"
+  cannot_listen "in use" "127.0.0.1:$port"
+  cannot_listen "in use" ":$port"
+  answers "127.0.0.1:$port"
+}
+
+@test "a foreign address ends forkd, and says so" { cannot_listen ddress "192.0.2.1:$(free_port)"; }
+
+@test "a path that is too long ends forkd, and says so" {
+  cannot_listen "too long" "./$(printf '%0120d' 0)"
+}
+
+@test "a path in a folder that does not exist ends forkd, and says so" {
+  cannot_listen "No such file" ./missing/socket
+}
+
+@test "a Unix socket that is in use ends forkd, and stays" {
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  cannot_listen "in use" ./socket
+  answers ./socket
+}
+
+@test "a file at the path of a Unix socket ends forkd, and stays" {
+  echo precious >file
+  mkdir folder
+  ln -s nowhere link
+  cannot_listen exists ./file
+  cannot_listen exists ./folder
+  cannot_listen exists ./link
+  [ "$(cat file)" = precious ] && [ -d folder ] && [ -L link ]
+}
+
+@test "an address that fails leaves nothing behind of those before it" {
+  echo precious >file
+  cannot_listen exists ./file -b ./socket
+  [ ! -e socket ] && [ "$(cat file)" = precious ]
+}
+
+@test "a stale Unix socket is replaced" {
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  workers=$(living "$master")
+  kill -KILL "$master"
+  for worker in $workers; do eventually gone_or_zombie "$worker"; done
+  [ -S socket ]
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  stops_with 0
+}
+
+@test "forkd removes the file of its Unix socket at the end" {
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  stops_with 0
+  [ ! -e socket ]
+  run "$FORKD" -b ./socket ./missing.so:run
+  [ "$status" -eq 1 ]
+  [ ! -e socket ]
+}
+
+@test "forkd does not remove what somebody has put in the place of its Unix socket" {
+  run_forkd -b ./one -b ./two "$HTTPD:run"
+  first=$master
+  eventually answers ./two
+  rm one two
+  echo precious >one
+  run_forkd -b ./two "$HTTPD:run"
+  eventually answers ./two
+  kill -TERM "$first"
+  eventually gone_or_zombie "$first"
+  [ "$(cat one)" = precious ]
+  answers ./two
+}
+
+# --- what a worker gets
+
+@test "a worker is told how many sockets there are, and that they are meant for it" {
+  run_forkd -n 2 -b ./one -b ./two "$W:environment" LISTEN_FDS
+  eventually printed_lines 2
+  [ "$(grep -c '^LISTEN_FDS=2 ' out)" -eq 2 ]
+  stops_with 0
+  : >out
+  run_forkd -n 2 -b ./one "$W:environment" LISTEN_PID
+  eventually printed_lines 2
+  sed 's/^LISTEN_PID=\([0-9]*\) pid=\1$/same/' out | sort | uniq -c >pids
+  [ "$(cat pids)" = "      2 same" ] || [ "$(awk '{ print $1, $2 }' pids)" = "2 same" ]
+}
+
+@test "a command worker is told so, too" {
+  run_forkd -b ./one sh -c 'echo "$LISTEN_FDS $LISTEN_PID $$"; exec sleep 1000'
+  eventually printed '^1 '
+  read -r count pid own <out
+  [ "$count" -eq 1 ] && [ "$pid" -eq "$own" ]
+}
+
+@test "without sockets a worker is not told of any, not even of somebody else's" {
+  LISTEN_FDS=2 LISTEN_PID=1 run_forkd "$W:environment" LISTEN_FDS
+  eventually printed '^LISTEN_FDS=(unset)'
+  LISTEN_FDS=2 LISTEN_PID=1 run_forkd "$W:environment" LISTEN_PID
+  eventually printed '^LISTEN_PID=(unset)'
+}
+
+@test "the sockets are descriptors 3 and up, whatever forkd has inherited" {
+  for inherited in '3</dev/null' '4</dev/null' '3</dev/null 4</dev/null 5</dev/null 6</dev/null' \
+    '3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-' '0<&-' '0<&- 1>&- 2>&-' '0<&- 1>&- 2>&- 4</dev/null'; do
+    background sh -c "exec \"\$@\" >>out 2>>log $inherited" - "$FORKD" -b ./one -b ./two "$HTTPD:run"
+    master=$background
+    echo "with '$inherited'"
+    eventually answers ./one
+    answers ./two
+    stops_with 0
+  done
+}
+
+@test "no descriptor of forkd's own reaches a worker beside the sockets" {
+  NOTIFY_SOCKET=$PWD/nobody \
+    background sh -c 'exec "$@" 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&- >>out 2>>log' - \
+    "$FORKD" -b ./one -b ./two "$W:descriptors"
+  master=$background
+  eventually printed '^open:'
+  cat out
+  # Above 9 there may be some that the shell could not close; forkd's would be the next free ones.
+  printed '^open: 0 1 2 3 4\( [1-9][0-9]\)*$'
+}
+
+@test "sockets that forkd was given are passed on, and its own follow them" {
+  # The outer forkd plays the service manager.
+  run_forkd -b ./one -b ./two -- "$FORKD" -b ./three "$W:environment" LISTEN_FDS
+  eventually printed '^LISTEN_FDS=3 '
+  stops_with 0
+  run_forkd -b ./one -b ./two -- "$FORKD" "$W:environment" LISTEN_PID
+  eventually printed '^LISTEN_PID='
+  [ "$(sed -n 's/^LISTEN_PID=\([0-9]*\) pid=\1$/same/p' out)" = same ]
+  stops_with 0
+  run_forkd -b ./one -b ./two -- "$FORKD" -b ./three "$HTTPD:run"
+  eventually answers ./one
+  answers ./two
+  answers ./three
+  stops_with 0
+}
+
+@test "sockets that forkd was promised, but not given, end it" {
+  run --separate-stderr sh -c 'LISTEN_FDS=7 LISTEN_PID=$$ exec "$FORKD" sh -c "$0" 3>&-' "$never"
+  [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ]
+  [[ $stderr == "forkd: LISTEN_FDS is '7', but descriptor 3 is not open" ]]
+}
+
+@test "a worker in Python takes its sockets, and answers during a reload" {
+  command -v python3 >/dev/null || skip "no python3"
+  port=$(free_port)
+  run_forkd -b "127.0.0.1:$port" -b ./one -- python3 "$BATS_TEST_DIRNAME/listen.py"
+  eventually answers "127.0.0.1:$port"
+  answers ./one -v
+  grep -q python answer
+  background "$CLIENT" -n 50000 -p 5 "127.0.0.1:$port" >plain
+  signal HUP
+  eventually logged "reload succeeded"
+  eventually logged "worker 1024 .* exited with status 0"
+  kill -TERM "$background"
+  wait "$background" || :
+  grep -q '^ok [0-9]* refused 0 cut 0 other 0$' plain
+}
+
+# --- connections while workers come and go
+
+@test "no connection is refused and no answer cut during 20 reloads" {
+  port=$(free_port)
+  run_forkd -n 3 -b "127.0.0.1:$port" "$HTTPD:run"
+  eventually answers "127.0.0.1:$port"
+  clients "127.0.0.1:$port"
+  for i in $(seq 20); do
+    signal HUP
+    eventually logged_times "$i" "reload succeeded"
+    eventually logged_times "$i" "worker 1024 .* exited with status 0"
+  done
+  all_answered
+  stops_with 0
+}
+
+@test "no connection is refused and no answer cut while the pool grows and shrinks" {
+  port=$(free_port)
+  run_forkd -b "127.0.0.1:$port" "$HTTPD:run"
+  eventually answers "127.0.0.1:$port"
+  clients "127.0.0.1:$port"
+  for _ in 1 2 3 4 5; do
+    signal USR1
+    eventually has_workers 2
+    signal USR1
+    eventually has_workers 3
+    signal USR2
+    eventually has_workers 2
+    signal USR2
+    eventually has_workers 1
+  done
+  all_answered
+  stops_with 0
+}
+
+@test "no connection is refused and no answer cut while workers are ended a hundred times" {
+  port=$(free_port)
+  run_forkd -n 10 -b "127.0.0.1:$port" "$HTTPD:run"
+  eventually answers "127.0.0.1:$port"
+  eventually logged_times 10 "started$"
+  clients "127.0.0.1:$port"
+  for i in $(seq 10); do
+    kill -TERM $(sed -n 's/.*worker [0-9] (pid \([0-9]*\)) started$/\1/p' log | tail -n 10)
+    eventually logged_times $((i * 10 + 10)) "started$"
+  done
+  all_answered
+  logged_times 100 "exited with status 0"
+  stops_with 0
+}
+
+@test "no connection is refused and no answer cut by a broken deploy" {
+  port=$(free_port)
+  cp "$HTTPD" w.so
+  run_forkd -n 2 -b "127.0.0.1:$port" ./w.so:run
+  eventually answers "127.0.0.1:$port"
+  clients "127.0.0.1:$port"
+  for broken in "$BIN/undefined.so" "$BIN/ctor_crash.so" "$BATS_TEST_FILENAME"; do
+    cp "$broken" new
+    mv new w.so
+    before=$(grep -c "reload failed" log || :)
+    signal HUP
+    eventually logged_times $((before + 1)) "reload failed"
+    old=$(pid_of 0)
+    kill -TERM "$old"
+    eventually is_replaced 0 "$old"
+  done
+  cp "$HTTPD" new
+  mv new w.so
+  signal HUP
+  eventually logged "reload succeeded"
+  eventually logged "worker 1024 .* exited with status 0"
+  all_answered
+  stops_with 0
+}
+
+@test "a worker that is killed in the middle of a request costs that request only" {
+  run_forkd -n 2 -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  eventually logged_times 2 "started$"
+  victim=$(pid_of 0)
+  survivor=$(pid_of 1)
+  # Each of them gets a client that has been answered once and is halfway through its next request.
+  kill -STOP "$survivor"
+  eventually is_state "$survivor" T
+  background "$CLIENT" -kv -n 2 -w go ./socket >cut
+  unlucky=$background
+  eventually grep -q "pid $victim" cut
+  kill -CONT "$survivor"
+  kill -STOP "$victim"
+  eventually is_state "$victim" T
+  background "$CLIENT" -kv -n 2 -w go ./socket >whole
+  lucky=$background
+  eventually grep -q "pid $survivor" whole
+  kill -KILL "$victim"
+  touch go
+  wait "$unlucky" || :
+  wait "$lucky"
+  [ "$(tail -n 1 cut)" = "ok 1 refused 0 cut 1 other 0" ]
+  [ "$(tail -n 1 whole)" = "ok 2 refused 0 cut 0 other 0" ]
+  answers ./socket -n 50
+  eventually is_replaced 0 "$victim"
+  stops_with 0
+}
+
+@test "a request that has begun is answered before its worker ends" {
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  background "$CLIENT" -kv -n 2 -w go ./socket >whole
+  eventually grep -q "pid" whole
+  signal TERM
+  eventually logged "shutting down"
+  touch go
+  wait "$background"
+  [ "$(tail -n 1 whole)" = "ok 2 refused 0 cut 0 other 0" ]
+  ends_with 0
+}
+
+@test "a client that keeps its connection and says nothing does not hold up the end" {
+  run_forkd -g 5 -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  background "$CLIENT" -kv -n 2 -p 60000 ./socket >idle
+  eventually grep -q "pid" idle
+  stops_with 0
+}
