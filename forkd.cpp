@@ -3,12 +3,11 @@
 // One process, the master, keeps a table of slots. A slot is a worker number; it holds at most one
 // process, and its state says what is wanted of it:
 //
-//              due: fork                   request
-//   Waiting ----------------> Running ----------------> Ending
-//      ^   ^                     |                         |
-//      |   +------ it ended -----+         it ended, and   |     Empty: no process, none wanted
-//      +------------------------------ is still wanted ----+---> (number at or above the target,
-//                                                 or else        or the pool shuts down)
+//             due: fork             request
+//   Waiting ------------> Running ------------> Ending      Empty: no process, and none wanted
+//      ^                     |                     |          ^
+//      |                     |       it ended      |          |
+//      +--- still wanted ----+----------+----------+--- not --+
 //
 // Only the master changes a slot, and only in its loop: wait, take the signals, reap, apply what is
 // due. A signal handler does no more than count the signal and write a byte into the self-pipe, so
