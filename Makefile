@@ -39,6 +39,21 @@ test: all
 	@command -v $(BATS) >/dev/null || { echo "make test needs bats: install it, see README" >&2; exit 1; }
 	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' $(BATS) --jobs $(JOBS) test
 
+# The long form of test/chaos.bats: make soak SOAK=60 SEED=7
+SOAK = 60
+SEED = 1
+soak: all
+	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
+	    INJECT='1 2 10' ROUNDS=1000 TRIES=200 $(BATS) -T test/chaos.bats test/container.bats
+
+# Root folders for containers in build/, see test/image.sh.
+image:
+	@CC='$(CC)' CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' sh test/image.sh
+
+# The core of the tests on 64-bit Arm, under an emulator.
+arm:
+	@sh test/arm.sh '$(BATS)'
+
 lint:
 	sh test/lint.sh
 
@@ -62,4 +77,4 @@ uninstall:
 clean:
 	rm -rf forkd forkd.h forkd.o libforkd.a worker.o worker.so httpd.o httpd.so build
 
-.PHONY: all test lint install uninstall clean
+.PHONY: all test soak image arm lint install uninstall clean

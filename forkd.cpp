@@ -14,10 +14,10 @@
 // none is lost and none acts in the middle of something. A pid is signalled only while its slot
 // holds it, and a slot holds it until the master itself has reaped it: no pid is ever another's.
 //
-// Nobody sleeps. All that is to happen later (a start after a backoff, the steps of a shutdown) is a
-// time in the slot or the pool; next_deadline() finds the earliest one and apply_due() does what has
-// come due. Without a deadline the master makes no system call. Only while somebody waits for a new
-// worker to become healthy does the master look again and again, for about a second.
+// Nobody sleeps. All that is to happen later (a start after a backoff, the steps of a shutdown) is
+// a time in the slot or the pool; next_deadline() finds the earliest one and apply_due() does what
+// has come due. Without a deadline the master makes no system call. Only while somebody waits for a
+// new worker to become healthy does the master look again and again, for about a second.
 //
 // A worker is forked with all signals blocked, so that none reaches it before it has handlers of
 // its own, and it loads the user's code itself: the master never runs any. Master and worker share
@@ -1544,10 +1544,12 @@ int run_pool(const Job& job, const Options& options) {
   return pool.killed && pool.status == 0 ? exit_killed : pool.status;
 }
 
-// A worker that opens a file where a standard descriptor is missing would print into it.
+// A worker that opens a file where a standard descriptor is missing would print into it. In a root
+// without /dev a folder has to do, which takes no output either.
 void keep_standard_descriptors() {
   int fd;
-  while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO) {
+  while (((fd = open("/dev/null", O_RDWR)) >= 0 || (fd = open("/", O_RDONLY)) >= 0) &&
+         fd <= STDERR_FILENO) {
   }
   if (fd >= 0) close(fd);
 }

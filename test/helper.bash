@@ -12,13 +12,18 @@ setup() {
 # Ends what the test has started, by pid, whatever state it has left it in.
 teardown() {
   local pid
-  for pid in $started; do
-    for child in $(children "$pid"); do kill -KILL "$child" 2>/dev/null || :; done
-    kill -KILL "$pid" 2>/dev/null || :
-  done
+  for pid in $started; do end_tree "$pid"; done
+  for pid in $started; do wait "$pid" 2>/dev/null || :; done
   started=
-  wait
   [ -n "${BATS_TEST_COMPLETED:-}" ] || { [ ! -e log ] || { echo "--- log"; tail -n 40 log; }; }
+}
+
+# Stopped first, it cannot replace what is killed.
+end_tree() {
+  local child
+  kill -STOP "$1" 2>/dev/null || return 0
+  for child in $(children "$1"); do end_tree "$child"; done
+  kill -KILL "$1" 2>/dev/null || :
 }
 
 # run_forkd ARGUMENT ...: starts forkd in the background as $master; its output goes to out and log.

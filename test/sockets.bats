@@ -246,6 +246,12 @@ all_answered() {
   done
 }
 
+@test "a socket never takes the place of a standard descriptor that forkd was started without" {
+  background sh -c 'exec "$@" 0<&- 1>&- 2>&-' - "$FORKD" -b ./one -b ./two \
+    sh -c ': <&0 && : >&1 && : >&2 && touch open; exec sleep 1000'
+  eventually [ -e open ]
+}
+
 @test "no descriptor of forkd's own reaches a worker beside the sockets" {
   NOTIFY_SOCKET=$PWD/nobody \
     background sh -c 'exec "$@" 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&- >>out 2>>log' - \

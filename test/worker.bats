@@ -110,7 +110,7 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   printed '^stop 1 1 0$'
 }
 
-@test "a thousand workers that wait by the stop descriptor all see a request made at once" {
+@test "hundreds of workers that wait by the stop descriptor all see a request made at once" {
   run_forkd -n 300 "$W:polls"
   # The request may come before, while or after a worker asks for its descriptor.
   eventually printed polling
