@@ -46,6 +46,10 @@ soak: all
 	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
 	    INJECT='1 2 10' ROUNDS=1000 TRIES=200 $(BATS) -T test/chaos.bats test/container.bats
 
+# How fast it is, beside a bare loop of fork, pause and waitpid; see test/bench.sh.
+bench: forkd libforkd.a forkd.h
+	@CC='$(CC)' sh test/bench.sh
+
 # Root folders for containers in build/, see test/image.sh.
 image:
 	@CC='$(CC)' CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' sh test/image.sh
@@ -77,4 +81,4 @@ uninstall:
 clean:
 	rm -rf forkd forkd.h forkd.o libforkd.a worker.o worker.so httpd.o httpd.so build
 
-.PHONY: all test soak image arm lint install uninstall clean
+.PHONY: all test soak bench image arm lint install uninstall clean

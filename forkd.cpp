@@ -116,8 +116,9 @@ namespace {
 constexpr const char* version = "1.0";
 
 constexpr int max_workers = 1024;
-constexpr int max_addresses = 64;  // of -b
-constexpr int first_socket = 3;    // where a worker finds the sockets (sd_listen_fds(3))
+constexpr int max_addresses = 64;     // of -b
+constexpr int max_sockets = 1 << 20;  // more descriptors than any process has
+constexpr int first_socket = 3;       // where a worker finds the sockets (sd_listen_fds(3))
 
 using Ms = long long;  // milliseconds of the monotonic clock, or a difference of two such times
 
@@ -585,13 +586,14 @@ int take_given_sockets() {
   const char* pid = getenv("LISTEN_PID");
   const char* count = getenv("LISTEN_FDS");
   if (!pid || !count || strtol(pid, nullptr, 10) != getpid()) return 0;
-  const long given = strtol(count, nullptr, 10);
+  const long number = strtol(count, nullptr, 10);
+  const int given = number < 0 ? 0 : number < max_sockets ? static_cast<int>(number) : max_sockets;
   for (int fd = first_socket; fd < first_socket + given; fd++)
     if (fcntl(fd, F_GETFD) < 0) {
       fprintf(stderr, "forkd: LISTEN_FDS is '%s', but descriptor %d is not open\n", count, fd);
       return -1;
     }
-  return static_cast<int>(later_of(given, 0));
+  return given;
 }
 
 // Sets up the sockets and the variables that tell workers of them. False: it was said why not.
@@ -621,7 +623,7 @@ bool open_sockets() {
 // ---------------------------------------------------------------------------------------------
 
 // What a signal means to the master, in the order in which those taken together act.
-enum Event { Continued, Shutdown, Grow, Shrink, Reload, Child, Nothing, event_count };
+enum Event { Child, Continued, Shutdown, Grow, Shrink, Reload, Nothing, event_count };
 
 // What a function worker does with it.
 enum class InWorker {
@@ -743,6 +745,7 @@ enum class State : unsigned char {
 struct Slot {
   State state;
   unsigned char failures;  // in a row, within the first second or before it was ever healthy
+  bool proven;             // the process before was healthy, and did not fail
   bool outdated;           // the process runs code that is no longer the pool's
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
@@ -812,7 +815,7 @@ void on_request(int number) {
   const int saved_errno = errno;
   if (getpid() != worker_pid) {  // a child of the worker, made by vfork or clone without handlers
     set_action(number, SIG_DFL, 0);
-    raise(number);
+    kill(getpid(), number);  // raise(3) may take itself for the parent's thread
   } else {
     store(worker_line->request, 1);
     const int end = load(stop_pipe[1]);
@@ -874,10 +877,16 @@ bool leads_to(const char* path, const struct stat& file) {
 
 // Loads the file that the master holds open, whatever stands at its path by now. By its path, when
 // that leads to it: so $ORIGIN and debuggers work. Null: see dlerror(3).
-void* load_pinned(const char* path, int fd, const struct stat& file) {
+//
+// The master's descriptors are closed before, since the code that runs while it is loaded may close
+// all it finds, and then open its own.
+void* load_pinned(const char* path, Own code, const struct stat& file) {
   // RTLD_GLOBAL: it is the program here, and what it loads in turn may need its symbols.
   constexpr int flags = RTLD_NOW | RTLD_GLOBAL;
+  for (int i = 0; i < own_count; i++)
+    if (i != code) close_own(static_cast<Own>(i));
   if (leads_to(path, file)) {
+    close_own(code);
     void* library = dlopen(path, flags);
     if (leads_to(path, file)) return library;
     // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
@@ -886,17 +895,24 @@ void* load_pinned(const char* path, int fd, const struct stat& file) {
   }
 #ifdef __linux__
   char held[32];
-  snprintf(held, sizeof held, "/proc/self/fd/%d", fd);
-  if (access(held, F_OK) == 0) return dlopen(held, flags);
+  snprintf(held, sizeof held, "/proc/self/fd/%d", own[code]);
+  if (access(held, F_OK) == 0) {
+    void* library = dlopen(held, flags);
+    struct stat is;
+    if (fstat(own[code], &is) == 0 && is.st_dev == file.st_dev && is.st_ino == file.st_ino)
+      close_own(code);
+    return library;
+  }
 #endif
+  close_own(code);
   return dlopen(path, flags);
 }
 
 // The only place where the user's code is loaded: never in the master.
 forkd_worker* load_function(const Job& job) {
   const bool tries = worker_number == number_of(extra);
-  void* library = load_pinned(job.path, own[tries ? NextCode : CurrentCode],
-                              tries ? pool.next_code : pool.code);
+  void* library =
+      load_pinned(job.path, tries ? NextCode : CurrentCode, tries ? pool.next_code : pool.code);
   if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
   void* function = dlsym(library, job.symbol);
   if (!function) fail_to_start("cannot load %s: %s", job.spec, dlerror());
@@ -904,7 +920,10 @@ forkd_worker* load_function(const Job& job) {
 }
 
 [[noreturn]] void run_function(const Job& job) {
-  stop_pipe[0] = stop_pipe[1] = -1;  // an application may have asked for one of its own
+  stop_pipe[0] = stop_pipe[1] = -1;        // an application may have asked for one of its own
+  stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // which another of its threads may have held
+  if (job.function)
+    for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
     const int number = signal_table[i].number;
@@ -920,9 +939,36 @@ forkd_worker* load_function(const Job& job) {
     fail_to_start("cannot register a fork handler: %s", strerror(ENOMEM));
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   forkd_worker* function = job.function ? job.function : load_function(job);
-  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
   tell_loaded();
   exit(function(job.argc, job.argv));
+}
+
+// The environment of the workers. The master makes it, once, and writes the number before each
+// fork: setenv(3) and printf(3) in the worker would touch pages that it has not mapped yet, and
+// each costs a page fault.
+char number_variable[] = "FORKD_WORKER=1024";
+char pid_variable[sizeof "LISTEN_PID=" + 10];
+char** worker_environment;
+
+bool is_named(const char* variable, const char* name) {
+  const size_t length = strlen(name);
+  return strncmp(variable, name, length) == 0 && variable[length] == '=';
+}
+
+// False, with errno: no memory.
+bool make_environment() {
+  size_t count = 0;
+  while (environ && environ[count]) count++;
+  worker_environment = static_cast<char**>(malloc((count + 3) * sizeof *environ));
+  if (!worker_environment) return false;
+  char** end = worker_environment;
+  for (size_t i = 0; i < count; i++)
+    if (!is_named(environ[i], "NOTIFY_SOCKET") && !is_named(environ[i], "FORKD_WORKER"))
+      *end++ = environ[i];
+  *end++ = number_variable;
+  if (socket_count > 0) *end++ = pid_variable;
+  *end = nullptr;
+  return true;
 }
 
 // What a forked process does, with all signals blocked.
@@ -937,12 +983,9 @@ forkd_worker* load_function(const Job& job) {
     fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
   if (getppid() != master_pid) _exit(0);
 #endif
-  char text[16];
-  snprintf(text, sizeof text, "%d", number);
-  bool set = setenv("FORKD_WORKER", text, 1) == 0 && unsetenv("NOTIFY_SOCKET") == 0;
-  snprintf(text, sizeof text, "%d", static_cast<int>(worker_pid));
-  if (socket_count > 0) set = set && setenv("LISTEN_PID", text, 1) == 0;
-  if (!set) fail_to_start("cannot set the environment: %s", strerror(errno));
+  if (socket_count > 0)
+    snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", static_cast<int>(worker_pid));
+  environ = worker_environment;
   if (pool.job.is_command()) execute_command(pool.job);
   run_function(pool.job);
 }
@@ -988,16 +1031,22 @@ const char* pin_code(Own which, struct stat& file) {
   return S_ISREG(file.st_mode) ? nullptr : "not a regular file";
 }
 
+// How many workers are healthy; one that always returns 0 soon is so between two starts, too.
+int count_healthy(Ms now) {
+  int count = 0;
+  for (int i = 0; i < pool.target; i++) count += slots[i].proven || healthy(slots[i], now);
+  return count;
+}
+
+bool all_healthy(Ms now) { return count_healthy(now) == pool.target; }
+
 // Tells the service manager (sd_notify(3)), which may be slow or gone: so never waits for it.
 void notify(const char* news) {
   if (own[Notify] < 0) return;
-  int healthy_count = 0;
-  const Ms now = clock_ms();
-  for (int i = 0; i < pool.target; i++) healthy_count += healthy(slots[i], now);
   char text[256];
   const int length =
       snprintf(text, sizeof text, "%sSTATUS=%d of %d workers healthy; last reload: %s", news,
-               healthy_count, pool.target, pool.last_reload);
+               count_healthy(clock_ms()), pool.target, pool.last_reload);
   if (sendto(own[Notify], text, static_cast<size_t>(length), MSG_DONTWAIT,
              reinterpret_cast<const sockaddr*>(&notify_name), notify_name_size) < 0)
     log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
@@ -1016,12 +1065,6 @@ void notify_reloading() {
 void notify_reloaded(const char* outcome) {
   pool.last_reload = outcome;
   notify(pool.ready ? "READY=1\n" : "");
-}
-
-bool all_healthy(Ms now) {
-  for (int i = 0; i < pool.target; i++)
-    if (!healthy(slots[i], now)) return false;
-  return true;
 }
 
 // Once all workers are healthy: READY=1 the first time, later the news that they are again.
@@ -1051,6 +1094,7 @@ bool start(Slot& slot) {
   slot.started = slot.progress_at = clock_ms();
   slot.kill_at = 0;
   slot.yields = 0;
+  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
   {
     SignalsBlocked blocked;
     slot.pid = fork();
@@ -1059,11 +1103,11 @@ bool start(Slot& slot) {
   if (slot.pid < 0) {
     slot.pid = 0;
     const int reason = errno;
-    if (&slot == &extra) {
-      slot.state = State::Empty;
+    if (extra.state == State::Waiting) {  // also when its turn has not come: it cannot be started
+      extra.state = State::Empty;
       reload_failed("cannot fork: %s", strerror(reason));
-      return false;
     }
+    if (&slot == &extra) return false;
     const Ms delay = backoff(++pool.fork_failures);
     pool.fork_at = slot.started + delay;
     log_event(LOG_ERR, "cannot fork: %s; next try in %lld.%lld s", strerror(reason), delay / 1000,
@@ -1074,7 +1118,6 @@ bool start(Slot& slot) {
   pool.settled = false;
   slot.state = State::Running;
   slot.outdated = false;
-  if (&slot == &extra) slot.kill_at = slot.started + finite_grace();
   log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid_of(slot));
   return true;
 }
@@ -1132,7 +1175,11 @@ void check_progress(Ms now, bool was_stopped) {
   const Ms timeout = pool.options.timeout;
   pool.check_at = now + timeout;
   for (Slot& slot : slots) {
-    if (slot.pid == 0 || slot.progress_at == never) continue;
+    if (slot.pid == 0) continue;
+    if (slot.progress_at == never) {
+      if (was_stopped && slot.kill_at != never) slot.kill_at = now + abort_grace;
+      continue;
+    }
     const unsigned long yields = __atomic_load_n(&line_of(slot).yields, __ATOMIC_RELAXED);
     if (was_stopped || yields != slot.yields) {
       slot.yields = yields;
@@ -1151,6 +1198,7 @@ void check_progress(Ms now, bool was_stopped) {
 // Blocked in a system call, a worker does not see the request: this wakes it up.
 void nudge_all(Ms now) {
   pool.nudge_at = now + nudge_interval;
+  pool.reap_at = now;  // and whoever has lost a worker to a foreign waitpid, gets to know
   if (pool.job.is_command()) return;
   for (Slot& slot : slots)
     if (slot.pid > 0) {
@@ -1187,6 +1235,13 @@ bool is_trying(const Slot& slot) {
   return &slot == &extra && pool.trying && slot.state == State::Running;
 }
 
+// When a reload has waited long enough for the extra worker to become healthy, also for one that is
+// asked to end because there is newer code: it may hang while it is loaded.
+Ms trial_deadline(Ms now) {
+  const bool waits = pool.trying && extra.pid > 0 && extra.kill_at != never && !healthy(extra, now);
+  return waits ? extra.started + finite_grace() : never;
+}
+
 // Starts the extra worker on the code that is there now.
 void begin_reload(Ms now) {
   pool.reload_again = false;
@@ -1208,7 +1263,6 @@ void adopt_code(Ms now) {
     own[NextCode] = -1;
     pool.code = pool.next_code;
   }
-  extra.kill_at = 0;
   restart_all(now);
   notify_reloaded("succeeded");
 }
@@ -1257,6 +1311,7 @@ void ended(Slot& slot, int status, Ms now) {
     slot.failures = 0;
   else if (slot.failures < UCHAR_MAX)
     slot.failures++;
+  slot.proven = was_healthy && slot.failures == 0;
   if (&slot == &extra && pool.reload_again && !pool.stopping) begin_reload(now);
   if (!wanted(slot)) return;
   want(slot, slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
@@ -1282,15 +1337,17 @@ bool any_alive() {
 }
 
 // Reaps a child that has ended, and returns its pid; 0: none has; -1: waitpid failed.
-pid_t reap_one(int& status) {
+// `found` says whether one was already found since SIGCHLD came.
+pid_t reap_one(int& status, bool found) {
   // Who is in no slot is an orphan that was re-parented to this process.
   if (pool.reaps_all) return waitpid(-1, &status, WNOHANG);
   // In an application: who is in no slot is the application's own child, and left to it.
   siginfo_t first{};
   if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0) return -1;
-  if (first.si_pid == 0) return 0;
-  if (slot_of(first.si_pid)) return waitpid(first.si_pid, &status, WNOHANG);
-  for (const Slot& slot : slots)  // one that is left to it hides those behind it
+  if (first.si_pid && slot_of(first.si_pid)) return waitpid(first.si_pid, &status, WNOHANG);
+  // One that is left to it hides those behind it; and it may have reaped one that was not its own.
+  if (first.si_pid == 0 && found) return 0;
+  for (const Slot& slot : slots)
     if (slot.pid > 0)
       if (const pid_t pid = waitpid(slot.pid, &status, WNOHANG)) return pid;
   return 0;
@@ -1299,9 +1356,9 @@ pid_t reap_one(int& status) {
 // Reaps all that have ended: one SIGCHLD may stand for several deaths.
 void reap(Ms now) {
   pool.reap_at = never;
-  for (;;) {
+  for (bool found = false;; found = true) {
     int status;
-    const pid_t pid = reap_one(status);
+    const pid_t pid = reap_one(status, found);
     if (pid == 0) return;
     if (pid < 0) break;
     if (Slot* slot = slot_of(pid)) ended(*slot, status, now);
@@ -1371,11 +1428,15 @@ void reload(Ms now) {
 // What a reload does as time goes by: the extra worker becomes healthy; and it is asked to end when
 // a worker on the new code runs in the pool.
 void advance_reload(Ms now) {
-  if (extra.state != State::Running) return;
-  if (pool.trying) {
-    if (healthy(extra, now)) adopt_code(now);
-    return;
+  if (is_trying(extra) && healthy(extra, now)) return adopt_code(now);
+  if (now >= trial_deadline(now)) {
+    if (is_trying(extra))
+      reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(extra),
+                    pid_of(extra), finite_grace() / 1000, finite_grace() % 1000);
+    extra.state = State::Ending;
+    kill_worker(extra);
   }
+  if (pool.trying || extra.state != State::Running) return;
   for (const Slot& slot : slots)
     if (&slot != &extra && slot.pid > 0 && !slot.outdated &&
         load(line_of(slot).phase) == Phase::Loaded)
@@ -1415,12 +1476,12 @@ void shut_down(Ms now) {
 
 // Acts on the signals that have arrived since the last time. During a shutdown only it counts.
 void take_signals(Ms now) {
+  if (take(Child) > 0) reap(now);  // first: nobody who has already ended needs a signal
   if (take(Continued) > 0 && pool.options.timeout) check_progress(now, true);
   if (take(Shutdown) > 0) shut_down(now);
   for (int count = take(Grow); count > 0 && !pool.stopping; count--) grow(now);
   for (int count = take(Shrink); count > 0 && !pool.stopping; count--) shrink();
   if (take(Reload) > 0 && !pool.stopping) reload(now);
-  if (take(Child) > 0) reap(now);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1429,7 +1490,8 @@ void take_signals(Ms now) {
 
 // The earliest time at which apply_due() will have something to do.
 Ms next_deadline(Ms now) {
-  Ms next = earlier_of(watch_deadline(now), earlier_of(pool.reap_at, pool.check_at));
+  Ms next = earlier_of(watch_deadline(now), trial_deadline(now));
+  next = earlier_of(next, earlier_of(pool.reap_at, pool.check_at));
   next = earlier_of(next, earlier_of(pool.nudge_at, pool.kill_at));
   for (const Slot& slot : slots) {
     if (slot.state == State::Waiting)
@@ -1443,19 +1505,12 @@ void apply_due(Ms now) {
   if (now >= pool.reap_at) reap(now);
   if (now >= pool.kill_at) kill_all();
   if (now >= pool.nudge_at) nudge_all(now);
-  for (Slot& slot : slots)
-    if (slot.pid > 0 && slot.kill_at && now >= slot.kill_at) {
-      if (is_trying(slot)) {
-        reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(slot),
-                      pid_of(slot), finite_grace() / 1000, finite_grace() % 1000);
-        slot.state = State::Ending;
-      }
-      kill_worker(slot);
-    }
-  advance_reload(now);
-  notify_when_settled(now);
   if (now >= pool.check_at)
     check_progress(now, now - pool.check_at > pause_slack + pool.options.timeout / 10);
+  for (Slot& slot : slots)
+    if (slot.pid > 0 && slot.kill_at && now >= slot.kill_at) kill_worker(slot);
+  advance_reload(now);
+  notify_when_settled(now);
   if (now < pool.fork_at) return;
   for (Slot& slot : slots)
     // To start a thousand workers takes a while: signals come first, the rest is still due then.
@@ -1525,6 +1580,10 @@ int run_pool(const Job& job, const Options& options) {
     return exit_failed;
   }
   shared = static_cast<Shared*>(memory);
+  if (!make_environment()) {
+    log_event(LOG_CRIT, "cannot make the environment: %s", strerror(errno));
+    return exit_failed;
+  }
   open_notify();
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin_code(CurrentCode, pool.code)) {
@@ -1559,6 +1618,8 @@ void release() {
   for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
+  free(worker_environment);
+  worker_environment = nullptr;
   running = false;
 }
 
@@ -1588,7 +1649,7 @@ void end_leftovers() {
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
     }
     if (kill(-1, 0) != 0) return;
-    if (take(Shutdown) > 0 && is_second_signal(now)) return;
+    if (take(Shutdown) > 0 && (pool.stop_signal_at == 0 || is_second_signal(now))) return;
     wait_until(earlier_of(deadline, now + leftover_interval));
   }
 }
@@ -1635,14 +1696,15 @@ int forkd_worker_number() { return worker_number; }
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* given) {
   static char* no_arguments[] = {nullptr};
   Options options;
-  if (running || !function || argc < 0 || (argc > 0 && !argv) ||
-      (given && !convert(*given, options))) {
+  if (!function || argc < 0 || (argc > 0 && !argv) || (given && !convert(*given, options)) ||
+      __atomic_exchange_n(&running, true, __ATOMIC_SEQ_CST)) {
     errno = EINVAL;
     return -1;
   }
   for (int& count : arrived) store(count, 0);
   if (!install_handlers()) {
     restore_handlers();
+    running = false;
     return -1;
   }
   fflush(nullptr);  // or every worker would write what is in the buffers once more

@@ -23,9 +23,9 @@ make forkd.h >/dev/null || exit 1
 lint mandoc "manual pages" mandoc -T lint -W warning man/forkd.1 man/forkd.3
 lint shellcheck "scripts" shellcheck test/*.sh .ci/run
 # Bats runs each test in a subshell and sets variables that shellcheck does not know (2030, 2031,
-# 2034, 2154); that a list of pids is split into words is meant (2046, 2086); "!" (2314) stands only
+# 2034, 2154); that a list of pids is split into words is meant (2046, 2086, 2206, 2207); "!" (2314) stands only
 # where it is the last command, or where what it negates may not fail.
-lint shellcheck "tests" shellcheck -S warning -s bats -e SC2030,SC2031,SC2034,SC2154,SC2046,SC2086 \
+lint shellcheck "tests" shellcheck -S warning -s bats -e SC2030,SC2031,SC2034,SC2154,SC2046,SC2086,SC2206,SC2207 \
   test/*.bats test/*.bash
 lint clang-format "format of the code" clang-format --dry-run --Werror forkd.cpp
 lint clang-tidy "forkd.cpp, by clang-tidy" clang-tidy --quiet forkd.cpp -- -std=c++20 -fno-exceptions -fno-rtti

@@ -90,9 +90,9 @@ deploy() {
   eventually heard_times 2 READY=1
   stops_with 0
   news
-  news | sed -n '2,$p' | grep -v '^STATUS' >then
-  [ "$(sed -n 1p then)" = "RELOADING=1 MONOTONIC_USEC=... STATUS=2 of 2 workers healthy; last reload: none" ]
-  [[ $(sed -n 2p then) == "READY=1 STATUS="?" of 2 workers healthy; last reload: succeeded" ]]
+  news | sed -n '2,$p' | grep -v '^STATUS' >later
+  [ "$(sed -n 1p later)" = "RELOADING=1 MONOTONIC_USEC=... STATUS=2 of 2 workers healthy; last reload: none" ]
+  [[ $(sed -n 2p later) == "READY=1 STATUS="?" of 2 workers healthy; last reload: succeeded" ]]
   # The time is that of the clock by which the message came, and lies between its neighbours.
   usec=$(sed -n 's/.*MONOTONIC_USEC=\([0-9]*\).*/\1/p' heard)
   [ "$((usec / 1000))" -ge "$(at READY=1)" ]
