@@ -4,7 +4,6 @@ PREFIX   = /usr/local
 CFLAGS   ?= -O2
 CXXFLAGS ?= -O2
 BATS     = bats
-JOBS     = 1
 
 # What the code needs, apart from the flags that are the user's.
 NEEDS = -std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -fno-exceptions -fno-rtti
@@ -36,8 +35,7 @@ httpd.so: test/httpd.cpp forkd.h
 	$(CC) -shared -o $@ httpd.o $(LDFLAGS) $(LDLIBS)
 
 test: all
-	@command -v $(BATS) >/dev/null || { echo "make test needs bats: install it, see README" >&2; exit 1; }
-	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' $(BATS) --jobs $(JOBS) test
+	@CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' sh test/run.sh '$(BATS)'
 
 # The long form of test/chaos.bats: make soak SOAK=60 SEED=7
 SOAK = 60

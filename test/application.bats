@@ -16,7 +16,6 @@ setup_file() {
 run_application() {
   "$BATS_FILE_TMPDIR/$application" "$@" >>out 2>>log 3>&- &
   master=$!
-  started="$started $master"
 }
 application=with_archive
 

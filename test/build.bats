@@ -65,7 +65,6 @@ C
   "$CC" -I"$PWD/root/usr/include" -o elsewhere/app elsewhere/app.c -L"$PWD/root/usr/lib" -lforkd -pthread $LDFLAGS
   elsewhere/app >>out 2>>log 3>&- &
   master=$!
-  started="$started $master"
   eventually logged "worker 0 (pid [0-9]*) exited with status 0"
   stops_with 0
   if command -v man >/dev/null; then

@@ -40,6 +40,7 @@ deploy() {
   end=$((SECONDS + ${SOAK:-3})) target=20
   while [ "$SECONDS" -lt "$end" ]; do
     pids=($(living "$master"))
+    [ "${#pids[@]}" -gt 0 ] || continue
     for event in $(seq 15); do
       pid=${pids[RANDOM % ${#pids[@]}]}
       case $((RANDOM % 12)) in
@@ -96,7 +97,6 @@ inject() {
   strace "$@" -o /dev/null -e trace="$calls" -e inject="$calls:error=$error:when=$when" \
     "$FORKD" -n 3 ./code.so:steady >>out 2>>log 3>&- &
   tracer=$!
-  started="$started $tracer"
   eventually settled_somehow || return
   if [ "$outcome" = ended ]; then
     wait "$tracer" && return 1 || [ $? -eq 1 ] && logged "critical\|error\|cannot"

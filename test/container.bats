@@ -110,7 +110,6 @@ run_init_without_descriptors() {
 }
 took_off() {
   masters[$image]=$!
-  started="$started $!"
 }
 
 # Whether PID 1 has become forkd and catches TERM. Nothing but builtins and short lines, so that it
@@ -367,7 +366,6 @@ run_in_cgroup() {
   # shellcheck disable=SC2016
   sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cgroup" "$FORKD" "$@" >>out 2>>log 3>&- &
   master=$!
-  started="$started $master"
 }
 
 @test "a user's limit of one process: fork fails, and the pool comes up when it is lifted" {

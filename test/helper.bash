@@ -9,35 +9,40 @@ setup() {
   master=
 }
 
-# Ends what the test has started, by pid, whatever state it has left it in.
+# Ends what the test has started, by pid, whatever state it has left it in. The shell knows which of
+# its jobs have not ended: by a pid that was noted, somebody else might be hit who has it by now.
 teardown() {
-  local pid
-  for pid in $started; do end_tree "$pid"; done
-  for pid in $started; do wait "$pid" 2>/dev/null || :; done
-  started=
+  local pid jobs
+  jobs="$(jobs -pr) $(jobs -ps)"
+  # Stopped first, they cannot replace what is killed.
+  for pid in $jobs; do kill -STOP $(tree "$pid") 2>/dev/null || :; done
+  for pid in $jobs; do kill -KILL $(tree "$pid") 2>/dev/null || :; done
+  wait $jobs 2>/dev/null || :
   [ -n "${BATS_TEST_COMPLETED:-}" ] || { [ ! -e log ] || { echo "--- log"; tail -n 40 log; }; }
 }
 
-# Stopped first, it cannot replace what is killed.
-end_tree() {
-  local child
-  kill -STOP "$1" 2>/dev/null || return 0
-  for child in $(children "$1"); do end_tree "$child"; done
-  kill -KILL "$1" 2>/dev/null || :
+# tree PID: that process and all that descend from it.
+tree() {
+  ps -A -o pid= -o ppid= | awk -v root="$1" '
+    { parent[$1] = $2 }
+    END {
+      for (pid in parent) {
+        for (up = pid; up != root && up in parent; up = parent[up]) { }
+        if (up == root) print pid
+      }
+    }'
 }
 
 # run_forkd ARGUMENT ...: starts forkd in the background as $master; its output goes to out and log.
 run_forkd() {
   "$FORKD" "$@" >>out 2>>log 3>&- &
   master=$!
-  started="$started $master"
 }
 
 # background COMMAND ...: starts something else, which teardown ends; its pid is in $background.
 background() {
   "$@" 3>&- &
   background=$!
-  started="$started $background"
 }
 
 # eventually COMMAND ...: polls until it succeeds; fails, and says what for, when the deadline passes.

@@ -8,10 +8,8 @@ run_as_init() {
   unshare --pid --fork true 2>/dev/null || skip "cannot make a PID namespace here"
   unshare --pid --fork --kill-child "$FORKD" "$@" >>out 2>>log 3>&- &
   namespace=$!
-  started="$started $namespace"
   eventually has_child "$namespace"
   master=$(children "$namespace")
-  started="$master $started"
   eventually logged "forkd\[1\]: info: worker 0 .*started"
 }
 has_child() { [ -n "$(children "$1")" ]; }
@@ -78,7 +76,6 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   # A child that the shell leaves to forkd by exec: of forkd's children it is the only stranger.
   sh -c 'sleep 0.1 & exec "$0" "$@"' "$FORKD" "$W:steady" >>out 2>>log 3>&- &
   master=$!
-  started="$started $master"
   eventually logged started
   eventually has_workers 1
   eventually no_zombies
@@ -93,7 +90,6 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   # An attached strace shows the call it is waiting in, and nothing after it.
   strace -p "$master" -o trace 3>&- &
   tracer=$!
-  started="$started $tracer"
   eventually test -s trace
   sleep 1.5 # nothing is waited for here: this is the time in which nothing must happen
   kill -INT "$tracer"

@@ -24,7 +24,6 @@ load helper
   exec 8<>pipe
   "$FORKD" -n 2 "$W:shouts" >>out 2>pipe 3>&- 8>&- &
   master=$!
-  started="$started $master"
   eventually has_workers 2
   # Nobody reads: the pipe is full of what the workers write, and the master must not care.
   for n in 3 4 5; do
@@ -45,7 +44,6 @@ grows_until_reported() { signal USR1; logged "warning: [0-9]* log lines\? w[a-z]
   exec 8<>pipe
   "$FORKD" "$W:steady" >>out 2>pipe 3>&- 8>&- &
   master=$!
-  started="$started $master"
   eventually has_workers 1
   exec 8>&-
   for n in 2 3; do
@@ -59,7 +57,6 @@ grows_until_reported() { signal USR1; logged "warning: [0-9]* log lines\? w[a-z]
   command -v strace >/dev/null || skip "no strace"
   strace -e trace=write -s 300 -o trace "$FORKD" -n 2 "$W:returns" 1 >>out 2>>log 3>&- &
   background=$!
-  started="$started $background"
   wait "$background" || :
   # As many writes of a line to standard error as there are lines; each ends with its only newline.
   [ "$(grep -c 'write([0-9]*, "forkd\[[0-9]*\]: .*\\n"' trace)" -eq "$(wc -l <log)" ]

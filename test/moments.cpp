@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
   const int number = atoi(argv[2]);
   const long step = atol(argv[3]), last = atol(argv[4]);
   int orderly = 0, early = 0;
+  signal(number, SIG_DFL);  // a shell may have it ignored, and then it is lost before forkd's main
   for (long delay = 0; delay <= last; delay += step) {
     const pid_t pid = fork();
     if (pid == 0) {

@@ -29,7 +29,6 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
   command -v strace >/dev/null || skip "no strace"
   strace -f -ttt -e trace=clone,clone3,fork,vfork -e signal=none -o trace "$FORKD" "$W:returns" 1 healthy >>out 2>>log 3>&- &
   background=$!
-  started="$started $background"
   eventually starts_of 0 6
   kill -TERM "$(children "$background")"
   wait "$background" || :
@@ -174,13 +173,13 @@ older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 
   strace -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=2+ -o trace \
     "$FORKD" -n 3 "$W:steady" >>out 2>>log 3>&- &
   background=$!
-  started="$started $background"
   eventually logged "error: cannot fork: Resource temporarily unavailable; next try in 0.2 s"
   master=$(children "$background")
-  started="$started $master"
   has_workers 1
   kill -INT "$background" 2>/dev/null
   kill -KILL "$background"
   eventually has_workers 3
   logged_times 3 started
+  signal TERM
+  eventually gone_or_zombie "$master"
 }

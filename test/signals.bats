@@ -196,7 +196,6 @@ feed_until_ended() {
     exec "$FORKD" "$W:steady" >>out 2>>log 3>&-
   ) &
   master=$!
-  started="$started $master"
   eventually logged started
   signal USR1
   eventually has_workers 2

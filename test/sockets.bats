@@ -385,9 +385,9 @@ all_answered() {
   # Each of them gets a client that has been answered once and is halfway through its next request.
   kill -STOP "$survivor"
   eventually is_state "$survivor" T
-  background "$CLIENT" -kv -n 2 -w go ./socket >cut
+  background "$CLIENT" -kv -n 2 -w go ./socket >counts
   unlucky=$background
-  eventually grep -q "pid $victim" cut
+  eventually grep -q "pid $victim" counts
   kill -CONT "$survivor"
   kill -STOP "$victim"
   eventually is_state "$victim" T

@@ -74,7 +74,6 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
   eventually has_workers 5
   strace -p "$master" -e trace=poll,ppoll,restart_syscall -o trace 3>&- &
   tracer=$!
-  started="$started $tracer"
   eventually test -s trace
   background sleep 3
   wait "$background"

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Runs the suite, a few files at a time: most of its tests wait for something. What they run is built
+# once before. Prints what failed and what was skipped, and the numbers of each.
+#
+# usage: test/run.sh [bats]     with JOBS (default 4), and the variables of test/setup_suite.bash
+set -u
+
+bats=${1:-bats}
+here=$(cd "$(dirname "$0")" && pwd)
+command -v "$bats" >/dev/null || {
+  echo "make test needs $bats: install bats, see README" >&2
+  exit 1
+}
+results=$(mktemp -d) || exit 1
+trap 'rm -rf "$results"' EXIT
+
+# The first run of it builds, for all.
+export BIN="$results/bin"
+mkdir "$BIN"
+"$bats" "$here/build.bats" >"$results/build.bats" 2>&1
+
+# Each job takes the next file that nobody has taken yet; the longest ones first.
+job() {
+  # shellcheck disable=SC2045 # sorted by size; no name of these has a space
+  for path in $(ls -S "$here"/*.bats); do
+    file=${path##*/}
+    [ "$file" = build.bats ] || ! mkdir "$results/$file.taken" 2>/dev/null ||
+      "$bats" "$path" >"$results/$file" 2>&1
+  done
+}
+jobs=
+for number in $(seq "${JOBS:-4}"); do
+  job "$number" &
+  jobs="$jobs $!"
+done
+# shellcheck disable=SC2086 # a list of pids
+wait $jobs
+
+cat "$results"/*.bats | awk '
+  /^ok .*# skip/ { skipped++; print; next }
+  /^ok / { passed++; next }
+  /^1\.\.[0-9]+$/ { planned += substr($0, 4); next }
+  /^not ok / { failed++ }
+  { print }
+  END {
+    missing = planned - passed - failed - skipped
+    if (missing) print missing " tests did not run"
+    printf "%d passed, %d failed, %d skipped\n", passed, failed + missing, skipped
+    exit failed + missing || !passed
+  }'
