@@ -8,7 +8,7 @@ setup() {
   cd "$BATS_TEST_TMPDIR" || return
   cp -R "$ROOT/forkd.cpp" "$ROOT/Makefile" "$ROOT/test" "$ROOT/man" "$ROOT/README" .
 }
-make_here() { env -u MAKEFLAGS -u MAKELEVEL "${MAKE:-make}" "$@" >make.log 2>&1 || { cat make.log; return 1; }; }
+make_here() { env -u MAKEFLAGS -u MAKELEVEL -u CXXFLAGS -u LDFLAGS "${MAKE:-make}" "$@" >make.log 2>&1 || { cat make.log; return 1; }; }
 
 @test "make builds the tool, the header, the library and the examples, and clean removes them all" {
   find . -type f | sort >before

@@ -398,7 +398,7 @@ all_answered() {
   touch go
   wait "$unlucky" || :
   wait "$lucky"
-  [ "$(tail -n 1 cut)" = "ok 1 refused 0 cut 1 other 0" ]
+  [ "$(tail -n 1 counts)" = "ok 1 refused 0 cut 1 other 0" ]
   [ "$(tail -n 1 whole)" = "ok 2 refused 0 cut 0 other 0" ]
   answers ./socket -n 50
   eventually is_replaced 0 "$victim"
