@@ -189,6 +189,7 @@ deploy() {
   kill -STOP "$manager"
   eventually is_state "$manager" T
   run_forkd "$W:steady"
+  eventually logged started
   # More messages than a socket's queue holds.
   for i in $(seq 15); do
     signal USR1

@@ -64,7 +64,7 @@ mask() { echo "$((16#$(sed -n "s/^$1:.//p" "$2")))"; }
       cat /proc/self/status >before
       exec "$FORKD" "$W:dispositions" >now 2>>log 3>&-
     ) &
-    eventually grep -q SigCgt now
+    eventually grep -q -s SigCgt now
     [ "$(mask SigIgn now)" -eq $((($(mask SigIgn before) & ~caught) | ignored)) ]
     [ "$(mask SigCgt now)" -eq "$caught" ]
     [ "$(mask SigBlk now)" -eq 0 ]
