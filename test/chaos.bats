@@ -117,7 +117,7 @@ settled_somehow() {
   strace -o trace -e trace=mmap "$FORKD" ./nowhere.so:run || :
   map=$(grep -n MAP_SHARED.MAP_ANON trace | cut -d: -f1)
   inject mmap ENOMEM "$map"
-  logged "cannot map shared memory: Cannot allocate memory"
+  logged "cannot map shared memory: "
   for when in ${INJECT:-1 2}; do
     inject clone,clone3,fork,vfork EAGAIN "$when"
     inject pipe2,pipe EMFILE "$when"
@@ -133,7 +133,6 @@ settled_somehow() {
 @test "each system call of a starting worker that fails is an orderly error, or is recovered from" {
   command -v strace >/dev/null || skip "no strace"
   inject prctl EINVAL 1 -f
-  inject rt_sigprocmask EINVAL 9 -f
 }
 
 @test "random arguments never give anything but a status of 0, 1 or 2 and a readable line" {
