@@ -127,6 +127,18 @@ application=with_archive
   printed "^other 12$"
 }
 
+@test "a worker that the application itself has reaped is missed and replaced" {
+  run_application steals
+  eventually printed_times 2 "^worker"
+  for round in 1 2 3; do
+    old=$(pid_of 0)
+    kill -KILL "$old"
+    eventually is_replaced 0 "$old"
+  done
+  has_workers 2
+  stops_with 0
+}
+
 @test "forkd_run works in a thread of its own" {
   run_application thread
   eventually printed_times 2 "^worker"

@@ -113,6 +113,13 @@ static void *run_in_thread(void *result) {
   return NULL;
 }
 
+/* Reaps whatever ends, which is not its business. */
+static void *steal(void *unused) {
+  for (;;)
+    if (waitpid(-1, NULL, 0) < 0) pause_ms(1);
+  return unused;
+}
+
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "";
   struct forkd_options options = {.num_workers = 2, .grace = 0.5};
@@ -160,6 +167,11 @@ int main(int argc, char **argv) {
     pthread_join(thread, NULL);
     printf("thread %d\n", result);
     return 0;
+  }
+  if (strcmp(mode, "steals") == 0) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, steal, NULL);
+    return forkd_run(steady, 0, NULL, &options);
   }
   if (strcmp(mode, "children") == 0) { /* one that ends before the pool, one that ends within */
     int status;

@@ -1,6 +1,11 @@
-// Code that goes wrong while it is loaded: it crashes, exits or never comes back.
+// Code that does harm while it is loaded: it crashes, exits, never comes back, or takes all
+// descriptors for its own.
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <unistd.h>
+
+static int files[6];
 
 [[gnu::constructor]] static void load() {
 #if defined CRASH
@@ -9,7 +14,15 @@
   _exit(0);
 #elif defined HANG
   for (;;) pause();
+#elif defined FILES
+  for (int fd = 3; fd < 64; fd++) close(fd);
+  for (int& fd : files) fd = open("/", O_RDONLY);
 #endif
 }
 
-extern "C" int steady() { return 0; }
+extern "C" int steady() {
+  int kept = 0;
+  for (const int fd : files) kept += fcntl(fd, F_GETFD) >= 0;
+  dprintf(1, "kept %d of 6\n", kept);
+  return 0;
+}

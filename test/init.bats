@@ -72,6 +72,13 @@ no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /
 }
 term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
 
+@test "as PID 1 that gave up, TERM cuts the wait for orphans short, and the status stays 1" {
+  run_as_init -g 0 "$W:fails_with_stubborn_orphan"
+  eventually logged "giving up"
+  eventually term_until_gone
+  init_ends_with 1
+}
+
 @test "an orphan that is not its worker's is reaped, and never taken for a worker" {
   # A child that the shell leaves to forkd by exec: of forkd's children it is the only stranger.
   sh -c 'sleep 0.1 & exec "$0" "$@"' "$FORKD" "$W:steady" >>out 2>>log 3>&- &

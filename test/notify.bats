@@ -51,6 +51,12 @@ deploy() {
   eventually heard "READY=1"
 }
 
+@test "READY=1 is said for workers that always end with 0 soon" {
+  manager
+  run_forkd -n 2 "$W:returns" 0
+  eventually heard "READY=1 STATUS=2 of 2"
+}
+
 @test "READY=1 waits for every worker to be healthy" {
   mkfifo fifo
   manager

@@ -235,6 +235,25 @@ reload_fails() {
   eventually has_workers 1
 }
 
+@test "a HUP with newer code does not have an extra worker killed that is at its first task" {
+  deploy one
+  run_forkd -g 1.2 ./code.so:slow_start slow
+  eventually runs 1 1
+  touch slow
+  deploy two
+  signal HUP
+  eventually printed "^slow 1024"
+  deploy one
+  signal HUP
+  # Healthy by its age, it may finish its task, however long that takes beyond the grace period.
+  eventually lived "$(pid_of 1024)" 3
+  rm slow
+  eventually logged_times 2 "reload: trying"
+  eventually logged "reload succeeded"
+  never logged "is killed"
+}
+lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
+
 @test "USR1, USR2 and crashes during a reload keep their effect" {
   start_one -n 3 -g 1000
   eventually runs 1 3
@@ -289,6 +308,20 @@ reload_fails() {
   eventually logged "reload failed: cannot fork: Resource temporarily unavailable"
   signal HUP
   eventually logged "reload succeeded"
+}
+
+@test "a reload fails, and does not wait, while fork fails for the pool" {
+  command -v strace >/dev/null || skip "no strace"
+  deploy one
+  strace -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=3+ -o trace \
+    "$FORKD" -n 2 ./code.so:steady >>out 2>>log 3>&- &
+  background=$!
+  eventually runs 1 2
+  master=$(children "$background")
+  kill -KILL "$(pid_of 0)"
+  eventually logged "cannot fork"
+  signal HUP
+  eventually logged "reload failed: cannot fork: Resource temporarily unavailable"
 }
 
 @test "many reloads, every tenth of them broken, lose no task and do none twice" {

@@ -13,6 +13,7 @@ setup_suite() {
   so ctor_crash constructor.cpp -DCRASH
   so ctor_exit constructor.cpp -DEXIT
   so ctor_hang constructor.cpp -DHANG
+  so ctor_files constructor.cpp -DFILES
   so undefined undefined.cpp
 }
 

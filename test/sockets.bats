@@ -280,6 +280,8 @@ all_answered() {
 }
 
 @test "sockets that forkd was promised, but not given, end it" {
+  run --separate-stderr sh -c 'LISTEN_FDS=9223372036854775807 LISTEN_PID=$$ exec "$FORKD" sh -c "$0" 3>&-' "$never"
+  [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ]
   run --separate-stderr sh -c 'LISTEN_FDS=7 LISTEN_PID=$$ exec "$FORKD" sh -c "$0" 3>&-' "$never"
   [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ]
   [[ $stderr == "forkd: LISTEN_FDS is '7', but descriptor 3 is not open" ]]

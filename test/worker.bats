@@ -139,6 +139,23 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   done
 }
 
+@test "a process that a worker makes by clone alone ends by its own signal, and the worker stays" {
+  [ "$(uname)" = Linux ] || skip "Linux only"
+  run_forkd "$W:clones"
+  eventually printed '^clone '
+  clone=$(sed -n 's/^clone //p' out)
+  worker=$(pid_of 0)
+  kill -TERM "$clone"
+  eventually gone_or_zombie "$clone"
+  stops_with 0
+  logged_times 1 started
+}
+
+@test "descriptors that the worker's own code opens while it is loaded are left alone" {
+  run_forkd "$BIN/ctor_files.so:steady"
+  eventually printed "^kept 6 of 6$"
+}
+
 @test "forkd_run within a worker is refused" {
   run_forkd "$W:nested"
   eventually printed '^nested -1 EINVAL$'

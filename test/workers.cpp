@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -197,6 +198,26 @@ WORKER leaves_stubborn_orphan() {
     say("stubborn %d\n", static_cast<int>(getpid()));
     for (;;) pause();
   }
+  return steadily();
+}
+
+// Leaves a process behind that ends only by SIGKILL, and fails.
+WORKER fails_with_stubborn_orphan() {
+  if (fork() == 0) {
+    signal(SIGTERM, SIG_IGN);
+    for (;;) pause();
+  }
+  return 1;
+}
+
+// Makes a process without any fork handler, as by clone(2), which waits for a signal.
+WORKER clones() {
+#ifdef __linux__
+  if (syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) == 0) {
+    say("clone %d\n", static_cast<int>(getpid()));
+    for (;;) pause();
+  }
+#endif
   return steadily();
 }
 
