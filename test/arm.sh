@@ -50,6 +50,7 @@ not_here() {
   mv edited "test/$1.bats"
 }
 not_here worker 'a worker starts with the signal mask and the dispositions'
+not_here worker 'a command starts with the signal dispositions'
 # Hundreds of emulators are too much to ask for.
 not_here worker 'hundreds of workers'
 not_here signals 'USR1 adds no worker beyond the 1024th'

@@ -2,7 +2,7 @@
 # Runs the suite, a few files at a time: most of its tests wait for something. What they run is built
 # once before. Prints what failed and what was skipped, and the numbers of each.
 #
-# usage: test/run.sh [bats]     with JOBS (default 4), and the variables of test/setup_suite.bash
+# usage: test/run.sh [bats]     with JOBS (default 6), and the variables of test/setup_suite.bash
 set -u
 
 bats=${1:-bats}
@@ -29,7 +29,7 @@ job() {
   done
 }
 jobs=
-for number in $(seq "${JOBS:-4}"); do
+for number in $(seq "${JOBS:-6}"); do
   job "$number" &
   jobs="$jobs $!"
 done
