@@ -2,6 +2,7 @@
 #include "forkd.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,8 +90,8 @@ static int invalid(int result) { return result == -1 && errno == EINVAL; }
 static int check_errors(void) {
   char *arguments[] = {(char *)"a", NULL};
   const struct forkd_options wrong[] = {
-      {-1, 0, 0, 0}, {1025, 0, 0, 0},     {1, 0.0 / 0.0, 0, 0}, {1, 1e30, 0, 0},
-      {1, 0, -1, 0}, {1, 0, 0.0 / 0, 0},  {1, 0, 1e30, 0},      {1, 0, 0, -1},
+      {-1, 0, 0, 0}, {1025, 0, 0, 0},     {1, NAN, 0, 0}, {1, 1e30, 0, 0},
+      {1, 0, -1, 0}, {1, 0, NAN, 0},  {1, 0, 1e30, 0},      {1, 0, 0, -1},
       {1, 0, 0, 8},  {1, 0, 0, LOG_ALERT}, {1, 0, 0, LOG_NOTICE},
   };
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
