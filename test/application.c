@@ -49,7 +49,9 @@ static int hangs(int argc, char **argv) {
   (void)argc;
   (void)argv;
   forkd_yield();
-  for (;;) pause();
+  while (pause() != 0) {
+  }
+  return 0;
 }
 
 static int counts_to_five(int argc, char **argv) {

@@ -132,6 +132,11 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
   done
 }
 
+term_interrupts() {
+  kill -TERM "$1" 2>/dev/null || :
+  printed "read failed: Interrupted system call"
+}
+
 @test "HUP leaves a worker's blocking read alone, TERM interrupts it" {
   mkfifo fifo
   run_forkd "$W:reads" fifo
@@ -142,11 +147,11 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
   printf 'a' >&8
   eventually printed "task a"
   eventually is_replaced 0 "$first"
-  logged_times 0 "read failed"
+  never printed "read failed"
   second=$(pid_of 0)
   eventually printed_times 2 reading
-  kill -TERM "$second"
-  eventually printed "read failed: Interrupted system call"
+  # Not once: the first one may come when it has said that it reads, but does not yet.
+  eventually term_interrupts "$second"
   eventually is_replaced 0 "$second"
   exec 8>&-
 }
@@ -159,7 +164,7 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
   signal USR2
   eventually target_is 1
   eventually feed_until_ended
-  logged_times 0 "read failed"
+  never printed "read failed"
   exec 8>&-
 }
 
