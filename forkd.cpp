@@ -736,9 +736,11 @@ Shared* shared;  // mapped by the master, inherited by the workers
 
 enum class State : unsigned char {
   Empty,    // no process, and none wanted
-  Waiting,  // no process; one is to be started at start_at
+  Waiting,  // no process; one is to be started when it is due
   Running,  // a process, not asked to end
   Ending,   // a process that was asked to end
+  Aborted,  // a process that has got SIGABRT, for it did not yield; gets SIGKILL when it is due
+  Killed,   // a process that has got SIGKILL
 };
 
 // A worker number.
@@ -749,10 +751,9 @@ struct Slot {
   bool outdated;           // the process runs code that is no longer the pool's
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
-  Ms start_at;             // Waiting: when to fork
-  Ms kill_at;              // when to kill it; 0: not planned; never: it has got its SIGKILL
+  Ms due;                  // Waiting: when to fork; Aborted: when to kill
   unsigned long yields;    // with a timeout: how often it had yielded,
-  Ms progress_at;          // when last seen to have progressed; never: it has got its SIGABRT
+  Ms progress_at;          // when last seen to have yielded since the look before
 };
 
 Slot slots[slot_count];
@@ -1018,7 +1019,7 @@ bool healthy(const Slot& slot, Ms now) {
 // Plans a start, never more than ten a second for one number.
 void want(Slot& slot, Ms at) {
   slot.state = State::Waiting;
-  slot.start_at = slot.started ? later_of(at, slot.started + start_interval) : at;
+  slot.due = slot.started ? later_of(at, slot.started + start_interval) : at;
 }
 
 // Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be.
@@ -1092,7 +1093,6 @@ void notify_when_settled(Ms now) {
 bool start(Slot& slot) {
   line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
   slot.started = slot.progress_at = clock_ms();
-  slot.kill_at = 0;
   slot.yields = 0;
   snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
   {
@@ -1126,14 +1126,14 @@ bool start(Slot& slot) {
 void request(Slot& slot) {
   slot.state = State::Ending;
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), pid_of(slot));
+  // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
+  store(line_of(slot).request, 1);
   if (pool.job.is_command()) {
     kill(slot.pid, SIGTERM);
     kill(slot.pid, SIGCONT);  // a stopped process would not see the other
-    return;
+  } else if (load(line_of(slot).has_stop_fd)) {
+    kill(slot.pid, SIGHUP);
   }
-  // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
-  store(line_of(slot).request, 1);
-  if (load(line_of(slot).has_stop_fd)) kill(slot.pid, SIGHUP);
 }
 
 void request_all() {
@@ -1155,7 +1155,7 @@ void begin_shutdown(Ms now, int status) {
 }
 
 void kill_worker(Slot& slot) {
-  slot.kill_at = never;
+  slot.state = State::Killed;
   log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
             pid_of(slot));
   kill(slot.pid, SIGKILL);
@@ -1164,7 +1164,7 @@ void kill_worker(Slot& slot) {
 void kill_all() {
   pool.kill_at = pool.nudge_at = never;
   for (Slot& slot : slots)
-    if (slot.pid > 0) kill_worker(slot);
+    if (slot.pid > 0 && slot.state != State::Killed) kill_worker(slot);
 }
 
 // Looks who has yielded since the last time, and ends who has not for the timeout. That is found
@@ -1175,11 +1175,8 @@ void check_progress(Ms now, bool was_stopped) {
   const Ms timeout = pool.options.timeout;
   pool.check_at = now + timeout;
   for (Slot& slot : slots) {
-    if (slot.pid == 0) continue;
-    if (slot.progress_at == never) {
-      if (was_stopped && slot.kill_at != never) slot.kill_at = now + abort_grace;
-      continue;
-    }
+    if (slot.state == State::Aborted && was_stopped) slot.due = now + abort_grace;
+    if (slot.state != State::Running && slot.state != State::Ending) continue;
     const unsigned long yields = __atomic_load_n(&line_of(slot).yields, __ATOMIC_RELAXED);
     if (was_stopped || yields != slot.yields) {
       slot.yields = yields;
@@ -1189,8 +1186,8 @@ void check_progress(Ms now, bool was_stopped) {
                 number_of(slot), pid_of(slot), (now - slot.progress_at) / 1000,
                 (now - slot.progress_at) % 1000);
       kill(slot.pid, SIGABRT);
-      slot.progress_at = never;
-      slot.kill_at = now + abort_grace;
+      slot.state = State::Aborted;
+      slot.due = now + abort_grace;
     }
   }
 }
@@ -1238,7 +1235,8 @@ bool is_trying(const Slot& slot) {
 // When a reload has waited long enough for the extra worker to become healthy, also for one that is
 // asked to end because there is newer code: it may hang while it is loaded.
 Ms trial_deadline(Ms now) {
-  const bool waits = pool.trying && extra.pid > 0 && extra.kill_at != never && !healthy(extra, now);
+  const bool waits =
+      pool.trying && extra.pid > 0 && extra.state != State::Killed && !healthy(extra, now);
   return waits ? extra.started + finite_grace() : never;
 }
 
@@ -1281,12 +1279,13 @@ void describe_end(char* text, size_t size, int status, Ms lived) {
 void ended(Slot& slot, int status, Ms now) {
   const Line& line = line_of(slot);
   const Phase phase = load(line.phase);
-  const bool asked = slot.state == State::Ending || load(line.request);
+  const bool asked = load(line.request);
   const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   const bool was_healthy = healthy(slot, now) || (phase == Phase::Loaded && succeeded);
   const Ms lived = now - slot.started;
   pool.ever_healthy = pool.ever_healthy || was_healthy;
-  if (pool.stopping && WIFSIGNALED(status) && (slot.kill_at == never || slot.progress_at == never))
+  if (pool.stopping && WIFSIGNALED(status) &&
+      (slot.state == State::Aborted || slot.state == State::Killed))
     pool.killed = true;
 
   char how[why_size + 64];
@@ -1433,7 +1432,6 @@ void advance_reload(Ms now) {
     if (is_trying(extra))
       reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(extra),
                     pid_of(extra), finite_grace() / 1000, finite_grace() % 1000);
-    extra.state = State::Ending;
     kill_worker(extra);
   }
   if (pool.trying || extra.state != State::Running) return;
@@ -1494,9 +1492,8 @@ Ms next_deadline(Ms now) {
   next = earlier_of(next, earlier_of(pool.reap_at, pool.check_at));
   next = earlier_of(next, earlier_of(pool.nudge_at, pool.kill_at));
   for (const Slot& slot : slots) {
-    if (slot.state == State::Waiting)
-      next = earlier_of(next, later_of(slot.start_at, pool.fork_at));
-    if (slot.pid > 0 && slot.kill_at) next = earlier_of(next, slot.kill_at);
+    if (slot.state == State::Waiting) next = earlier_of(next, later_of(slot.due, pool.fork_at));
+    if (slot.state == State::Aborted) next = earlier_of(next, slot.due);
   }
   return next;
 }
@@ -1508,14 +1505,13 @@ void apply_due(Ms now) {
   if (now >= pool.check_at)
     check_progress(now, now - pool.check_at > pause_slack + pool.options.timeout / 10);
   for (Slot& slot : slots)
-    if (slot.pid > 0 && slot.kill_at && now >= slot.kill_at) kill_worker(slot);
+    if (slot.state == State::Aborted && now >= slot.due) kill_worker(slot);
   advance_reload(now);
   notify_when_settled(now);
   if (now < pool.fork_at) return;
   for (Slot& slot : slots)
     // To start a thousand workers takes a while: signals come first, the rest is still due then.
-    if (slot.state == State::Waiting && now >= slot.start_at && (!start(slot) || load(woken)))
-      return;
+    if (slot.state == State::Waiting && now >= slot.due && (!start(slot) || load(woken))) return;
 }
 
 // Waits for the deadline or a signal, and empties the self-pipe.
