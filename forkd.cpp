@@ -243,43 +243,49 @@ char* make_printable(char* text) {
   exit(exit_usage);
 }
 
+constexpr long long longest_seconds = 1000000000;
+
+// Moves the text behind its decimal digits and returns their value, or, where that is too large for
+// anything here, some larger value; -1: there are none. (strtol(3) and strtod(3) would also take
+// blanks, signs, the locale's decimal point, hexadecimal digits and infinity.)
+long long read_digits(const char*& text) {
+  long long value = -1;
+  for (; *text >= '0' && *text <= '9'; text++)
+    if (value <= longest_seconds) value = (value < 0 ? 0 : value * 10) + (*text - '0');
+  return value;
+}
+
 int parse_workers(const char* text) {
-  int number = 0;
-  for (const char* c = text; *c >= '0' && *c <= '9' && number <= max_workers; c++) {
-    number = number * 10 + (*c - '0');
-    if (c[1] == '\0' && number >= 1 && number <= max_workers) return number;
-  }
+  const char* end = text;
+  const long long number = read_digits(end);
+  if (*end == '\0' && number >= 1 && number <= max_workers) return static_cast<int>(number);
   usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
               max_workers);
 }
 
-constexpr Ms longest_seconds = 1000000000;
-
-// Decimal seconds to milliseconds; what is not zero stays at least one. (strtod(3) would take the
-// locale's decimal point, hexadecimal digits and infinity.)
+// Decimal seconds to milliseconds; a fraction of one counts as a whole one.
 Ms parse_seconds(const char* option, const char* text) {
-  Ms whole = 0, fraction = 0, unit = 1000;
-  bool digits = false, zero = true;
-  const char* c = text;
-  for (; *c >= '0' && *c <= '9' && whole <= longest_seconds; c++, digits = true) {
-    whole = whole * 10 + (*c - '0');
-    zero = zero && *c == '0';
-  }
-  if (*c == '.')
-    for (c++; *c >= '0' && *c <= '9'; c++, digits = true) {
-      fraction += (*c - '0') * (unit /= 10);
-      zero = zero && *c == '0';
+  const char* end = text;
+  const long long whole = read_digits(end);
+  bool digits = whole >= 0;
+  Ms result = digits ? whole * 1000 : 0;
+  if (*end == '.') {
+    Ms unit = 1000;
+    bool more = false;
+    for (end++; *end >= '0' && *end <= '9'; end++, digits = true) {
+      result += (*end - '0') * (unit /= 10);
+      more = more || (unit == 0 && *end != '0');
     }
-  if (!digits || *c != '\0' || whole > longest_seconds)
+    result += more;
+  }
+  if (!digits || *end != '\0' || whole > longest_seconds)
     usage_error("wrong %s '%s': must be seconds from 0 to %lld, such as 8 or 0.5", option, text,
                 longest_seconds);
-  return zero ? 0 : whole * 1000 + fraction > 0 ? whole * 1000 + fraction : 1;
+  return result;
 }
 
 bool parse_port(const char* text, in_port_t& port) {
-  unsigned number = 0;
-  for (; *text >= '0' && *text <= '9' && number <= 65535; text++)
-    number = number * 10 + static_cast<unsigned>(*text - '0');
+  const long long number = read_digits(text);
   port = htons(static_cast<in_port_t>(number));
   return *text == '\0' && number >= 1 && number <= 65535;
 }
@@ -413,6 +419,10 @@ bool take_over(Own which, int fd) {
   close(fd);
   errno = reason;
   return own[which] >= 0;
+}
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
@@ -575,8 +585,7 @@ void remove_socket_files() {
   for (int i = 0; i < address_count; i++) {
     struct stat is;
     const struct stat& made = socket_files[i];
-    if (made.st_ino && lstat(addresses[i].text, &is) == 0 && is.st_dev == made.st_dev &&
-        is.st_ino == made.st_ino)
+    if (made.st_ino && lstat(addresses[i].text, &is) == 0 && same_file(is, made))
       unlink(addresses[i].text);
   }
 }
@@ -762,6 +771,13 @@ Slot& extra = slots[max_workers];
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 
+// Of new code, by the extra worker of a reload.
+enum class Trial : unsigned char {
+  None,        // none under way: the extra worker, if there is one, has done its duty
+  Underway,    // the extra worker has yet to become healthy
+  Superseded,  // the file has changed again: the extra worker ends, then the reload starts over
+};
+
 // The pool as a whole.
 struct Pool {
   Job job;
@@ -776,11 +792,10 @@ struct Pool {
   struct stat code {};        // the file of the shared object that the pool runs
   struct stat next_code {};   // and the one that a reload tries
   const char* last_reload = "none";
-  bool ready = false;         // the service manager was told that all workers are healthy
-  bool settled = false;       // and they are still, as far as it was told
-  bool trying = false;        // a reload is under way: the extra worker has yet to become healthy
-  bool reload_again = false;  // start a reload when the extra worker has ended
-  bool stopping = false;      // shutting down
+  bool ready = false;    // the service manager was told that all workers are healthy
+  bool settled = false;  // and they are still, as far as it was told
+  Trial trial = Trial::None;
+  bool stopping = false;  // shutting down
   Ms stopping_since = 0;
   Ms stop_signal_at = 0;  // when the first INT, QUIT or TERM was taken; 0: none was
   Ms nudge_at = never;    // when to signal those that are still there
@@ -873,7 +888,7 @@ void tell_loaded() {
 
 bool leads_to(const char* path, const struct stat& file) {
   struct stat is;
-  return stat(path, &is) == 0 && is.st_dev == file.st_dev && is.st_ino == file.st_ino;
+  return stat(path, &is) == 0 && same_file(is, file);
 }
 
 // Loads the file that the master holds open, whatever stands at its path by now. By its path, when
@@ -900,8 +915,7 @@ void* load_pinned(const char* path, Own code, const struct stat& file) {
   if (access(held, F_OK) == 0) {
     void* library = dlopen(held, flags);
     struct stat is;
-    if (fstat(own[code], &is) == 0 && is.st_dev == file.st_dev && is.st_ino == file.st_ino)
-      close_own(code);
+    if (fstat(own[code], &is) == 0 && same_file(is, file)) close_own(code);
     return library;
   }
 #endif
@@ -1084,7 +1098,7 @@ void notify_when_settled(Ms now) {
   vsnprintf(reason, sizeof reason, format, args);
   va_end(args);
   log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
-  pool.trying = false;
+  pool.trial = Trial::None;
   close_own(NextCode);
   notify_reloaded("failed");
 }
@@ -1142,7 +1156,7 @@ void request_all() {
 }
 
 void begin_shutdown(Ms now, int status) {
-  pool.trying = false;
+  pool.trial = Trial::None;
   pool.stopping = true;
   notify("STOPPING=1\n");
   pool.stopping_since = now;
@@ -1227,23 +1241,17 @@ void restart_all(Ms now) {
   }
 }
 
-// The extra worker of a reload, not yet healthy and not asked to end for the sake of newer code.
-bool is_trying(const Slot& slot) {
-  return &slot == &extra && pool.trying && slot.state == State::Running;
-}
-
 // When a reload has waited long enough for the extra worker to become healthy, also for one that is
 // asked to end because there is newer code: it may hang while it is loaded.
 Ms trial_deadline(Ms now) {
-  const bool waits =
-      pool.trying && extra.pid > 0 && extra.state != State::Killed && !healthy(extra, now);
+  const bool waits = pool.trial != Trial::None && extra.pid > 0 && extra.state != State::Killed &&
+                     !healthy(extra, now);
   return waits ? extra.started + finite_grace() : never;
 }
 
 // Starts the extra worker on the code that is there now.
 void begin_reload(Ms now) {
-  pool.reload_again = false;
-  pool.trying = true;
+  pool.trial = Trial::Underway;
   log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(extra));
   if (const char* reason = pin_code(NextCode, pool.next_code))
     reload_failed("cannot load %s: %s", pool.job.spec, reason);
@@ -1254,7 +1262,7 @@ void begin_reload(Ms now) {
 // The extra worker is healthy: its code is the pool's from now on.
 void adopt_code(Ms now) {
   log_event(LOG_INFO, "reload succeeded: every worker is replaced when it next yields");
-  pool.trying = false;
+  pool.trial = Trial::None;
   if (pool.job.path) {
     close_own(CurrentCode);
     own[CurrentCode] = own[NextCode];
@@ -1294,8 +1302,12 @@ void ended(Slot& slot, int status, Ms now) {
              shared->why[number_of(slot)]);
   else
     describe_end(how, sizeof how, status, lived);
-  if (is_trying(slot) && was_healthy) adopt_code(now);
-  if (is_trying(slot))
+  bool tried = &slot == &extra && pool.trial == Trial::Underway;
+  if (tried && was_healthy && slot.state == State::Running) {
+    adopt_code(now);
+    tried = false;
+  }
+  if (tried)
     reload_failed("worker %d (pid %d) %s%s", number_of(slot), pid_of(slot), how,
                   phase == Phase::Failed ? "" : " before it was healthy");
   else  // at a start that fails, one of many equal messages is enough
@@ -1311,7 +1323,7 @@ void ended(Slot& slot, int status, Ms now) {
   else if (slot.failures < UCHAR_MAX)
     slot.failures++;
   slot.proven = was_healthy && slot.failures == 0;
-  if (&slot == &extra && pool.reload_again && !pool.stopping) begin_reload(now);
+  if (&slot == &extra && pool.trial == Trial::Superseded) begin_reload(now);
   if (!wanted(slot)) return;
   want(slot, slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
 
@@ -1403,9 +1415,9 @@ void shrink() {
 // Whether the file that a reload tries is still the newest one.
 bool is_newest(const struct stat& file) {
   struct stat is;
-  return pool.job.path && stat(pool.job.path, &is) == 0 && is.st_dev == file.st_dev &&
-         is.st_ino == file.st_ino && is.st_size == file.st_size &&
-         is.st_mtim.tv_sec == file.st_mtim.tv_sec && is.st_mtim.tv_nsec == file.st_mtim.tv_nsec;
+  return pool.job.path && stat(pool.job.path, &is) == 0 && same_file(is, file) &&
+         is.st_size == file.st_size && is.st_mtim.tv_sec == file.st_mtim.tv_sec &&
+         is.st_mtim.tv_nsec == file.st_mtim.tv_nsec;
 }
 
 void reload(Ms now) {
@@ -1416,10 +1428,10 @@ void reload(Ms now) {
     notify_reloaded("succeeded");
   } else if (extra.pid == 0) {
     begin_reload(now);
-  } else if (is_trying(extra) && is_newest(pool.next_code)) {
+  } else if (pool.trial == Trial::Underway && is_newest(pool.next_code)) {
     log_event(LOG_INFO, "reload: already under way, and the file is the same");
   } else {
-    pool.reload_again = true;
+    pool.trial = Trial::Superseded;
     if (extra.state == State::Running) request(extra);
   }
 }
@@ -1427,14 +1439,15 @@ void reload(Ms now) {
 // What a reload does as time goes by: the extra worker becomes healthy; and it is asked to end when
 // a worker on the new code runs in the pool.
 void advance_reload(Ms now) {
-  if (is_trying(extra) && healthy(extra, now)) return adopt_code(now);
+  const bool underway = pool.trial == Trial::Underway;
+  if (underway && extra.state == State::Running && healthy(extra, now)) return adopt_code(now);
   if (now >= trial_deadline(now)) {
-    if (is_trying(extra))
+    if (underway)
       reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(extra),
                     pid_of(extra), finite_grace() / 1000, finite_grace() % 1000);
     kill_worker(extra);
   }
-  if (pool.trying || extra.state != State::Running) return;
+  if (pool.trial != Trial::None || extra.state != State::Running) return;
   for (const Slot& slot : slots)
     if (&slot != &extra && slot.pid > 0 && !slot.outdated &&
         load(line_of(slot).phase) == Phase::Loaded)
@@ -1444,13 +1457,13 @@ void advance_reload(Ms now) {
 // When to look again whether a worker has become healthy: while a reload or the service manager
 // waits for that.
 Ms watch_deadline(Ms now) {
-  const bool hands_over = extra.state == State::Running && !pool.trying;
+  const bool hands_over = extra.state == State::Running && pool.trial == Trial::None;
   const bool settles = own[Notify] >= 0 && !pool.settled && !pool.stopping;
   if (settles && all_healthy(now)) return now;  // since apply_due() has looked
   Ms next = never;
   for (const Slot& slot : slots) {
     if (slot.pid == 0) continue;
-    const bool watched = &slot == &extra ? is_trying(slot)
+    const bool watched = &slot == &extra ? pool.trial == Trial::Underway
                                          : (hands_over && !slot.outdated) ||
                                                (settles && wanted(slot) && !healthy(slot, now));
     if (watched)
