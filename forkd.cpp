@@ -1,13 +1,18 @@
 // forkd - a pre-forking process manager for native workers
 //
 // One process, the master, keeps a table of slots. A slot is a worker number; it holds at most one
-// process, and its state says what is wanted of it:
+// process, and its state says what that process was asked for:
 //
-//             due: fork             request
-//   Waiting ------------> Running ------------> Ending      Empty: no process, and none wanted
-//      ^                     |                     |          ^
-//      |                     |       it ended      |          |
-//      +--- still wanted ----+----------+----------+--- not --+
+//            due: fork           request          no yield           due, or shutdown
+//   Waiting -----------> Running -------> Ending ----------> Aborted ----------------> Killed
+//      ^                    |                |       SIGABRT    |         SIGKILL        |
+//      |                    |                |                  |                        |
+//      |                    +----------------+---- it ended ----+------------------------+
+//      |                                              |
+//      +------------ the number is wanted ------------+------ or not -----> Empty
+//
+// A process may skip states on its way to the right, but never goes back. USR1 makes an Empty slot
+// Waiting; what waits when it is no longer wanted becomes Empty.
 //
 // Only the master changes a slot, and only in its loop: wait, take the signals, reap, apply what is
 // due. A signal handler does no more than count the signal and write a byte into the self-pipe, so
@@ -364,6 +369,22 @@ Options parse_options(int argc, char** argv) {
   return options;
 }
 
+// The options of forkd_run. False: one is out of range.
+bool convert(const forkd_options& given, Options& options) {
+  constexpr auto longest = static_cast<double>(longest_seconds);
+  const auto to_ms = [](double seconds) { return later_of(1, static_cast<Ms>(seconds * 1000)); };
+  if (given.num_workers < 0 || given.num_workers > max_workers) return false;
+  if (!(given.grace <= longest) || !(given.timeout >= 0 && given.timeout <= longest)) return false;
+  if (given.log_level < 0 || given.log_level > LOG_DEBUG ||
+      (given.log_level > 0 && !level_names[given.log_level]))
+    return false;
+  if (given.num_workers > 0) options.workers = given.num_workers;
+  if (given.grace != 0) options.grace = given.grace < 0 ? 0 : to_ms(given.grace);
+  if (given.timeout > 0) options.timeout = to_ms(given.timeout);
+  if (given.log_level > 0) options.log_level = given.log_level;
+  return true;
+}
+
 Job parse_job(int argc, char** argv) {
   if (argc == 0) usage_error("no worker: give PATH:SYMBOL, or a command");
   Job job{.spec = argv[0],
@@ -419,6 +440,16 @@ bool take_over(Own which, int fd) {
   close(fd);
   errno = reason;
   return own[which] >= 0;
+}
+
+// A worker that opens a file where a standard descriptor is missing would print into it. In a root
+// without /dev a folder has to do, which takes no output either.
+void keep_standard_descriptors() {
+  int fd;
+  while (((fd = open("/dev/null", O_RDWR)) >= 0 || (fd = open("/", O_RDONLY)) >= 0) &&
+         fd <= STDERR_FILENO) {
+  }
+  if (fd >= 0) close(fd);
 }
 
 bool same_file(const struct stat& a, const struct stat& b) {
@@ -769,6 +800,7 @@ Slot slots[slot_count];
 Slot& extra = slots[max_workers];
 
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
+int pid_of(const Slot& slot) { return static_cast<int>(slot.pid); }  // for printf
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 
 // Of new code, by the extra worker of a reload.
@@ -804,8 +836,98 @@ struct Pool {
   bool killed = false;    // one had to be
 } pool;
 
+bool wanted(const Slot& slot) { return !pool.stopping && number_of(slot) < pool.target; }
+
+// A worker that has yielded, or has run for a second since its code was loaded.
+bool healthy(const Slot& slot, Ms now) {
+  const Line& line = line_of(slot);
+  return slot.pid > 0 && load(line.phase) == Phase::Loaded &&
+         (__atomic_load_n(&line.yields, __ATOMIC_RELAXED) > 0 ||
+          now - line.loaded_at >= healthy_after);
+}
+
+// How many workers are healthy; one that always returns 0 soon is so between two starts, too.
+int count_healthy(Ms now) {
+  int count = 0;
+  for (int i = 0; i < pool.target; i++) count += slots[i].proven || healthy(slots[i], now);
+  return count;
+}
+
+bool all_healthy(Ms now) { return count_healthy(now) == pool.target; }
+
+Slot* slot_of(pid_t pid) {
+  for (Slot& slot : slots)
+    if (slot.pid == pid) return &slot;
+  return nullptr;
+}
+
+bool any_alive() {
+  for (const Slot& slot : slots)
+    if (slot.pid > 0) return true;
+  return false;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The service manager
+// ---------------------------------------------------------------------------------------------
+
 sockaddr_un notify_name;     // of the service manager
 socklen_t notify_name_size;  // how much of it is meant
+
+// Reads where the service manager wants to be told: a path, or @ and a name in Linux' abstract
+// namespace.
+void open_notify() {
+  const char* path = getenv("NOTIFY_SOCKET");
+  if (!path) return;
+  const size_t length = strlen(path);
+  if ((path[0] != '/' && path[0] != '@') || length >= sizeof notify_name.sun_path) {
+    log_event(LOG_WARNING,
+              "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long", path);
+    return;
+  }
+  notify_name = {};
+  notify_name.sun_family = AF_UNIX;
+  memcpy(notify_name.sun_path, path, length);
+  if (path[0] == '@') notify_name.sun_path[0] = '\0';
+  notify_name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  if (!take_over(Notify, socket(AF_UNIX, SOCK_DGRAM, 0)))
+    log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
+}
+
+// Tells the service manager (sd_notify(3)), which may be slow or gone: so never waits for it.
+void notify(const char* news) {
+  if (own[Notify] < 0) return;
+  char text[256];
+  const int length =
+      snprintf(text, sizeof text, "%sSTATUS=%d of %d workers healthy; last reload: %s", news,
+               count_healthy(clock_ms()), pool.target, pool.last_reload);
+  if (sendto(own[Notify], text, static_cast<size_t>(length), MSG_DONTWAIT,
+             reinterpret_cast<const sockaddr*>(&notify_name), notify_name_size) < 0)
+    log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
+}
+
+// RELOADING=1 asks for a READY=1 when it is over, and for the time, to tell reloads apart.
+void notify_reloading() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  char news[64];
+  snprintf(news, sizeof news, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
+           t.tv_sec * 1000000LL + t.tv_nsec / 1000);
+  if (pool.ready) notify(news);
+}
+
+void notify_reloaded(const char* outcome) {
+  pool.last_reload = outcome;
+  notify(pool.ready ? "READY=1\n" : "");
+}
+
+// Once all workers are healthy: READY=1 the first time, later the news that they are again.
+void notify_when_settled(Ms now) {
+  if (own[Notify] < 0 || pool.settled || pool.stopping || !all_healthy(now)) return;
+  pool.settled = true;
+  notify(pool.ready ? "" : "READY=1\n");
+  pool.ready = true;
+}
 
 // ---------------------------------------------------------------------------------------------
 // The worker's side
@@ -1009,8 +1131,6 @@ bool make_environment() {
 // The master's side
 // ---------------------------------------------------------------------------------------------
 
-int pid_of(const Slot& slot) { return static_cast<int>(slot.pid); }  // for printf
-
 // The grace period, or the default one where it is for ever.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
@@ -1018,16 +1138,6 @@ Ms backoff(int failures) {
   Ms delay = first_backoff;
   for (int i = 1; i < failures && delay < longest_backoff; i++) delay *= 2;
   return earlier_of(delay, longest_backoff);
-}
-
-bool wanted(const Slot& slot) { return !pool.stopping && number_of(slot) < pool.target; }
-
-// A worker that has yielded, or has run for a second since its code was loaded.
-bool healthy(const Slot& slot, Ms now) {
-  const Line& line = line_of(slot);
-  return slot.pid > 0 && load(line.phase) == Phase::Loaded &&
-         (__atomic_load_n(&line.yields, __ATOMIC_RELAXED) > 0 ||
-          now - line.loaded_at >= healthy_after);
 }
 
 // Plans a start, never more than ten a second for one number.
@@ -1044,50 +1154,6 @@ const char* pin_code(Own which, struct stat& file) {
       fstat(own[which], &file) != 0)
     return strerror(errno);
   return S_ISREG(file.st_mode) ? nullptr : "not a regular file";
-}
-
-// How many workers are healthy; one that always returns 0 soon is so between two starts, too.
-int count_healthy(Ms now) {
-  int count = 0;
-  for (int i = 0; i < pool.target; i++) count += slots[i].proven || healthy(slots[i], now);
-  return count;
-}
-
-bool all_healthy(Ms now) { return count_healthy(now) == pool.target; }
-
-// Tells the service manager (sd_notify(3)), which may be slow or gone: so never waits for it.
-void notify(const char* news) {
-  if (own[Notify] < 0) return;
-  char text[256];
-  const int length =
-      snprintf(text, sizeof text, "%sSTATUS=%d of %d workers healthy; last reload: %s", news,
-               count_healthy(clock_ms()), pool.target, pool.last_reload);
-  if (sendto(own[Notify], text, static_cast<size_t>(length), MSG_DONTWAIT,
-             reinterpret_cast<const sockaddr*>(&notify_name), notify_name_size) < 0)
-    log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
-}
-
-// RELOADING=1 asks for a READY=1 when it is over, and for the time, to tell reloads apart.
-void notify_reloading() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  char news[64];
-  snprintf(news, sizeof news, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
-           t.tv_sec * 1000000LL + t.tv_nsec / 1000);
-  if (pool.ready) notify(news);
-}
-
-void notify_reloaded(const char* outcome) {
-  pool.last_reload = outcome;
-  notify(pool.ready ? "READY=1\n" : "");
-}
-
-// Once all workers are healthy: READY=1 the first time, later the news that they are again.
-void notify_when_settled(Ms now) {
-  if (own[Notify] < 0 || pool.settled || pool.stopping || !all_healthy(now)) return;
-  pool.settled = true;
-  notify(pool.ready ? "" : "READY=1\n");
-  pool.ready = true;
 }
 
 // The end of a reload that failed: the pool has lost nothing.
@@ -1335,18 +1401,6 @@ void ended(Slot& slot, int status, Ms now) {
   begin_shutdown(now, exit_failed);
 }
 
-Slot* slot_of(pid_t pid) {
-  for (Slot& slot : slots)
-    if (slot.pid == pid) return &slot;
-  return nullptr;
-}
-
-bool any_alive() {
-  for (const Slot& slot : slots)
-    if (slot.pid > 0) return true;
-  return false;
-}
-
 // Reaps a child that has ended, and returns its pid; 0: none has; -1: waitpid failed.
 // `found` says whether one was already found since SIGCHLD came.
 pid_t reap_one(int& status, bool found) {
@@ -1544,24 +1598,26 @@ void wait_until(Ms deadline) {
   store(woken, false);
 }
 
-// Reads where the service manager wants to be told: a path, or @ and a name in Linux' abstract
-// namespace.
-void open_notify() {
-  const char* path = getenv("NOTIFY_SOCKET");
-  if (!path) return;
-  const size_t length = strlen(path);
-  if ((path[0] != '/' && path[0] != '@') || length >= sizeof notify_name.sun_path) {
-    log_event(LOG_WARNING,
-              "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long", path);
-    return;
-  }
-  notify_name = {};
-  notify_name.sun_family = AF_UNIX;
-  memcpy(notify_name.sun_path, path, length);
-  if (path[0] == '@') notify_name.sun_path[0] = '\0';
-  notify_name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (!take_over(Notify, socket(AF_UNIX, SOCK_DGRAM, 0)))
-    log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
+// What the master cannot do without. Null, or what there is not, with errno.
+const char* acquire() {
+  int ends[2];
+  if (!open_pipe(ends) || !take_over(WakeRead, ends[0]) || !take_over(WakeWrite, ends[1]))
+    return "a pipe";
+  void* memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return "shared memory";
+  shared = static_cast<Shared*>(memory);
+  return make_environment() ? nullptr : "the environment";
+}
+
+// Gives back it back.
+void release() {
+  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
+  if (shared) munmap(shared, sizeof(Shared));
+  shared = nullptr;
+  free(worker_environment);
+  worker_environment = nullptr;
+  running = false;
 }
 
 // The master: runs the pool until it has ended, and returns the exit status.
@@ -1577,20 +1633,8 @@ int run_pool(const Job& job, const Options& options) {
     if (slot.started) slot = {};  // only what an earlier run has used: the rest stays untouched
   log_level = options.log_level;
   open_log();
-  int ends[2];
-  if (!open_pipe(ends) || !take_over(WakeRead, ends[0]) || !take_over(WakeWrite, ends[1])) {
-    log_event(LOG_CRIT, "cannot make a pipe: %s", strerror(errno));
-    return exit_failed;
-  }
-  void* memory =
-      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
-    log_event(LOG_CRIT, "cannot map shared memory: %s", strerror(errno));
-    return exit_failed;
-  }
-  shared = static_cast<Shared*>(memory);
-  if (!make_environment()) {
-    log_event(LOG_CRIT, "cannot make the environment: %s", strerror(errno));
+  if (const char* missing = acquire()) {
+    log_event(LOG_CRIT, "cannot make %s: %s", missing, strerror(errno));
     return exit_failed;
   }
   open_notify();
@@ -1610,42 +1654,6 @@ int run_pool(const Job& job, const Options& options) {
   } while (!pool.stopping || any_alive());
 
   return pool.killed && pool.status == 0 ? exit_killed : pool.status;
-}
-
-// A worker that opens a file where a standard descriptor is missing would print into it. In a root
-// without /dev a folder has to do, which takes no output either.
-void keep_standard_descriptors() {
-  int fd;
-  while (((fd = open("/dev/null", O_RDWR)) >= 0 || (fd = open("/", O_RDONLY)) >= 0) &&
-         fd <= STDERR_FILENO) {
-  }
-  if (fd >= 0) close(fd);
-}
-
-// Gives back what run_pool() has acquired.
-void release() {
-  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
-  if (shared) munmap(shared, sizeof(Shared));
-  shared = nullptr;
-  free(worker_environment);
-  worker_environment = nullptr;
-  running = false;
-}
-
-// The options of forkd_run. False: one is out of range.
-bool convert(const forkd_options& given, Options& options) {
-  constexpr auto longest = static_cast<double>(longest_seconds);
-  const auto to_ms = [](double seconds) { return later_of(1, static_cast<Ms>(seconds * 1000)); };
-  if (given.num_workers < 0 || given.num_workers > max_workers) return false;
-  if (!(given.grace <= longest) || !(given.timeout >= 0 && given.timeout <= longest)) return false;
-  if (given.log_level < 0 || given.log_level > LOG_DEBUG ||
-      (given.log_level > 0 && !level_names[given.log_level]))
-    return false;
-  if (given.num_workers > 0) options.workers = given.num_workers;
-  if (given.grace != 0) options.grace = given.grace < 0 ? 0 : to_ms(given.grace);
-  if (given.timeout > 0) options.timeout = to_ms(given.timeout);
-  if (given.log_level > 0) options.log_level = given.log_level;
-  return true;
 }
 
 // As PID 1: ends what the workers have left behind in the namespace, which would otherwise be

@@ -117,7 +117,7 @@ settled_somehow() {
   strace -o trace -e trace=mmap "$FORKD" ./nowhere.so:run || :
   map=$(grep -n MAP_SHARED.MAP_ANON trace | cut -d: -f1)
   inject mmap ENOMEM "$map"
-  logged "cannot map shared memory: "
+  logged "cannot make shared memory: "
   for when in ${INJECT:-1 2}; do
     inject clone,clone3,fork,vfork EAGAIN "$when"
     inject pipe2,pipe EMFILE "$when"
