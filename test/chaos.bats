@@ -118,6 +118,9 @@ settled_somehow() {
   map=$(grep -n MAP_SHARED.MAP_ANON trace | cut -d: -f1)
   inject mmap ENOMEM "$map"
   logged "cannot make shared memory: "
+  # What the loader opens comes first here, too, and is all that is opened for the help.
+  strace -o trace -e trace=open,openat "$FORKD" --help >help
+  opens=$(grep -c '^open' trace)
   for when in ${INJECT:-1 2}; do
     inject clone,clone3,fork,vfork EAGAIN "$when"
     inject pipe2,pipe EMFILE "$when"
@@ -125,6 +128,7 @@ settled_somehow() {
     inject write EIO "$when"
     inject wait4,waitid EINTR "$when"
     inject fcntl EMFILE "$when"
+    inject open,openat EMFILE $((opens + when))
     # (A sanitizer gives up itself where it cannot have its handlers.)
     [ -n "$LDFLAGS" ] || inject rt_sigaction EINVAL "$when"
   done
