@@ -73,6 +73,7 @@ living() { ps -A -o ppid= -o pid= -o stat= | awk -v p="$1" '$1 == p && $3 !~ /^Z
 
 has_workers() { [ "$(living "$master" | wc -l)" -eq "$1" ]; }
 logged() { grep -q -e "$1" log; }
+logged_at_least() { [ "$(grep -c -e "$2" log)" -ge "$1" ]; }
 logged_times() { [ "$(grep -c -e "$2" log)" -eq "$1" ]; }
 printed() { grep -q -e "$1" out; }
 printed_times() { [ "$(grep -c -e "$2" out)" -ge "$1" ]; }
@@ -80,8 +81,12 @@ printed_lines() { [ "$(wc -l <out)" -ge "$1" ]; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 is_state() { [ "$(ps -o stat= -p "$1" | cut -c1)" = "$2" ]; }
 
-# pid_of NUMBER: the pid of the worker with that number, the newest one in the log.
-pid_of() { sed -n "s/.*info: worker $1 (pid \([0-9]*\)) started\$/\1/p" log | tail -n 1; }
+# pid_of NUMBER: the pid of the worker with that number, the newest one in the log. (A worker may be
+# heard of before the master has said that it started.)
+pid_of() {
+  eventually logged "info: worker $1 (pid [0-9]*) started\$" >&2 || return
+  sed -n "s/.*info: worker $1 (pid \([0-9]*\)) started\$/\1/p" log | tail -n 1
+}
 
 # is_replaced NUMBER PID: whether another process than PID has that worker number now.
 is_replaced() { [ -n "$(pid_of "$1")" ] && [ "$(pid_of "$1")" != "$2" ]; }

@@ -139,7 +139,7 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
 older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 1)")" -ge 2 ]; }
 
 @test "a worker that failed and works again later is not punished for ever" {
-  run_forkd "$W:crashes_without" exists
+  run_forkd "$W:crashes_without" exists healthy
   eventually starts_of 0 3
   touch exists
   eventually starts_of 0 4

@@ -56,8 +56,8 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
 }
 
 @test "USR2 for a worker that is about to start, or waits in backoff, leaves no worker behind" {
-  run_forkd -n 3 "$W:crashes_without" exists
-  eventually logged_times 6 "exited with status 1"
+  run_forkd -n 3 "$W:crashes_without" exists healthy
+  eventually logged_at_least 6 "exited with status 1"
   signal USR2
   eventually target_is 2
   touch exists

@@ -79,10 +79,16 @@ WORKER crashes_later() {
   return raise(SIGSEGV);
 }
 
-// Crashes until the file that is its argument exists.
-WORKER crashes_without(int, char** argv) {
+// Crashes until the file that is its argument exists; "healthy" after it: after a yield.
+WORKER crashes_without(int argc, char** argv) {
+  if (argc > 2) forkd_yield();
   if (access(argv[1], F_OK) != 0) return 1;
   return steadily();
+}
+
+// That, if it is worker 1; any other one yields steadily, so the master never gives up.
+WORKER second_crashes_without(int argc, char** argv) {
+  return forkd_worker_number() == 1 ? crashes_without(argc, argv) : steadily();
 }
 
 // Waits in a system call between two yields; only a signal gets it out of there.
