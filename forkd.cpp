@@ -47,6 +47,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -426,7 +427,7 @@ int socket_count;  // the workers' sockets, from first_socket on
 
 void close_own(Own which) {
   if (own[which] >= 0) close(own[which]);
-  own[which] = -1;
+  store(own[which], -1);
 }
 
 // Takes a descriptor over: closed on exec, and away from where a worker expects one of its own: the
@@ -435,7 +436,7 @@ void close_own(Own which) {
 bool take_over(Own which, int fd) {
   if (fd < 0) return false;
   close_own(which);
-  own[which] = fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count);
+  store(own[which], fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count));
   const int reason = errno;
   close(fd);
   errno = reason;
@@ -692,17 +693,21 @@ sigset_t caller_mask;
 
 int arrived[event_count];  // how often since the master last took them
 bool woken;                // a byte is in the self-pipe, or about to be
+int handling;              // in how many threads of an application the handler runs just now
 
 // The handler in the master. The counters hold what has happened, the byte only ends the wait: so a
 // pipe can never be too full to hold a signal.
 void count_signal(int number) {
   const int saved_errno = errno;
+  __atomic_fetch_add(&handling, 1, __ATOMIC_SEQ_CST);
   for (const auto& entry : signal_table)
     if (entry.number == number) __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
   const bool first = !__atomic_exchange_n(&woken, true, __ATOMIC_SEQ_CST);
-  if (first && own[WakeWrite] >= 0 && write(own[WakeWrite], "", 1) < 0) {
+  const int end = load(own[WakeWrite]);
+  if (first && end >= 0 && write(end, "", 1) < 0) {
     // Nothing is lost: wait_until() looks at `woken` before it waits.
   }
+  __atomic_fetch_sub(&handling, 1, __ATOMIC_SEQ_CST);
   errno = saved_errno;
 }
 
@@ -1113,6 +1118,7 @@ bool make_environment() {
   worker_number = number;
   worker_pid = getpid();
   worker_line = &shared->line[number];
+  handling = 0;  // the threads that it counted are not here
 #ifdef __linux__
   // Set first, then checked: a master that died in between was not there to be noticed. Its pid is
   // compared, for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
@@ -1610,8 +1616,13 @@ const char* acquire() {
   return make_environment() ? nullptr : "the environment";
 }
 
-// Gives back it back.
+// Gives that back.
 void release() {
+  // Another thread may be about to write into the pipe, and its descriptor soon be a stranger's.
+  const int wake = own[WakeWrite];
+  store(own[WakeWrite], -1);
+  while (load(handling) > 0) sched_yield();
+  if (wake >= 0) close(wake);
   for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
