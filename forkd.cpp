@@ -939,11 +939,17 @@ void notify_when_settled(Ms now) {
 // ---------------------------------------------------------------------------------------------
 
 bool running;  // this process is within run_pool(), as a master or as a worker
-int worker_number = -1;
-Line* worker_line;  // null: this process is no worker
-pid_t worker_pid;
-int stop_pipe[2] = {-1, -1};  // for forkd_stop_fd: the read end, and the write end
-pthread_mutex_t stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // held while stop_pipe is made
+bool forking;  // the master is within the fork of start()
+pthread_t master_thread;
+
+// What this process is. All in one place: a worker copies each page that it writes to.
+struct Self {
+  Line* line = nullptr;  // null: no worker
+  int number = -1;       // of the worker
+  pid_t pid = 0;
+  int stop_pipe[2] = {-1, -1};  // for forkd_stop_fd: the read end, and the write end
+  pthread_mutex_t stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // held while stop_pipe is made
+} self;
 
 void set_action(int number, void (*handler)(int), int flags) {
   struct sigaction action {};
@@ -956,49 +962,55 @@ void set_action(int number, void (*handler)(int), int flags) {
 // The worker's handler for HUP, INT, QUIT and TERM.
 void on_request(int number) {
   const int saved_errno = errno;
-  if (getpid() != worker_pid) {  // a child of the worker, made by vfork or clone without handlers
+  if (getpid() != self.pid) {  // a child of the worker, made by vfork or clone without handlers
     set_action(number, SIG_DFL, 0);
     kill(getpid(), number);  // raise(3) may take itself for the parent's thread
   } else {
-    store(worker_line->request, 1);
-    const int end = load(stop_pipe[1]);
+    store(self.line->request, 1);
+    const int end = load(self.stop_pipe[1]);
     // Filling the pipe does no harm: readable it stays.
     if (end >= 0 && write(end, "", 1) < 0) errno = saved_errno;
   }
   errno = saved_errno;
 }
 
-// The fork handler of a worker's child: it is no worker, and the signals have their default effect
-// on it. A handler that the user's code has set meanwhile is the user's.
+// The fork handler, for whatever process but a worker is forked: a child of a worker is no worker,
+// and one of an application's other threads no master. In it the signals do what they did before,
+// or have their default effect, but for those whose handlers the user's code has set meanwhile.
 void leave_pool() {
-  for (const auto& entry : signal_table) {
+  if (!running || (forking && pthread_equal(pthread_self(), master_thread))) return;
+  for (int i = 0; i < signal_count; i++) {
+    const auto& [number, event, in_worker] = signal_table[i];
+    if (self.line && in_worker == InWorker::AsBefore) continue;
+    const bool ignored = self.line ? in_worker == InWorker::Ignore : event == Nothing;
+    const auto handler = self.line ? on_request : count_signal;
     struct sigaction now;
-    if (entry.in_worker == InWorker::AsBefore || sigaction(entry.number, nullptr, &now) != 0)
+    if (sigaction(number, nullptr, &now) != 0 || now.sa_handler != (ignored ? SIG_IGN : handler))
       continue;
-    if (now.sa_handler == (entry.in_worker == InWorker::Ignore ? SIG_IGN : on_request))
-      set_action(entry.number, SIG_DFL, 0);
+    if (self.line)
+      set_action(number, SIG_DFL, 0);
+    else
+      sigaction(number, &caller_action[i], nullptr);
   }
+  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
+  if (self.stop_pipe[1] >= 0) close(self.stop_pipe[1]);
+  self = {};  // the mutex, too: another thread of the parent may have held it
   running = false;
-  worker_line = nullptr;
-  worker_number = -1;
-  if (stop_pipe[1] >= 0) close(stop_pipe[1]);
-  stop_pipe[0] = stop_pipe[1] = -1;
-  stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // another thread of the parent may have held it
 }
 
 // Ends a process that could not become a worker, telling the master why.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail_to_start(const char* format, ...) {
   va_list args;
   va_start(args, format);
-  vsnprintf(shared->why[worker_number], why_size, format, args);
+  vsnprintf(shared->why[self.number], why_size, format, args);
   va_end(args);
-  store(worker_line->phase, Phase::Failed);
+  store(self.line->phase, Phase::Failed);
   _exit(127);
 }
 
 void tell_loaded() {
-  worker_line->loaded_at = clock_ms();
-  store(worker_line->phase, Phase::Loaded);
+  self.line->loaded_at = clock_ms();
+  store(self.line->phase, Phase::Loaded);
 }
 
 [[noreturn]] void execute_command(const Job& job) {
@@ -1033,7 +1045,7 @@ void* load_pinned(const char* path, Own code, const struct stat& file) {
     void* library = dlopen(path, flags);
     if (leads_to(path, file)) return library;
     // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
-    store(worker_line->request, 1);
+    store(self.line->request, 1);
     _exit(0);
   }
 #ifdef __linux__
@@ -1052,7 +1064,7 @@ void* load_pinned(const char* path, Own code, const struct stat& file) {
 
 // The only place where the user's code is loaded: never in the master.
 forkd_worker* load_function(const Job& job) {
-  const bool tries = worker_number == number_of(extra);
+  const bool tries = self.number == number_of(extra);
   void* library =
       load_pinned(job.path, tries ? NextCode : CurrentCode, tries ? pool.next_code : pool.code);
   if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
@@ -1062,8 +1074,6 @@ forkd_worker* load_function(const Job& job) {
 }
 
 [[noreturn]] void run_function(const Job& job) {
-  stop_pipe[0] = stop_pipe[1] = -1;        // an application may have asked for one of its own
-  stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // which another of its threads may have held
   if (job.function)
     for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
   sigset_t mask = caller_mask;
@@ -1077,8 +1087,6 @@ forkd_worker* load_function(const Job& job) {
     }
     sigdelset(&mask, number);
   }
-  if (pthread_atfork(nullptr, nullptr, leave_pool) != 0)
-    fail_to_start("cannot register a fork handler: %s", strerror(ENOMEM));
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
   forkd_worker* function = job.function ? job.function : load_function(job);
   tell_loaded();
@@ -1115,10 +1123,10 @@ bool make_environment() {
 
 // What a forked process does, with all signals blocked.
 [[noreturn]] void become_worker(int number) {
-  worker_number = number;
-  worker_pid = getpid();
-  worker_line = &shared->line[number];
-  handling = 0;  // the threads that it counted are not here
+  // An application may have asked for a stop descriptor of its own, and another of its threads may
+  // have held the mutex.
+  self = {.line = &shared->line[number], .number = number, .pid = getpid()};
+  if (handling != 0) handling = 0;  // the threads that it counted are not here
 #ifdef __linux__
   // Set first, then checked: a master that died in between was not there to be noticed. Its pid is
   // compared, for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
@@ -1127,7 +1135,7 @@ bool make_environment() {
   if (getppid() != master_pid) _exit(0);
 #endif
   if (socket_count > 0)
-    snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", static_cast<int>(worker_pid));
+    snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", static_cast<int>(self.pid));
   environ = worker_environment;
   if (pool.job.is_command()) execute_command(pool.job);
   run_function(pool.job);
@@ -1183,7 +1191,9 @@ bool start(Slot& slot) {
   snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
   {
     SignalsBlocked blocked;
+    forking = true;
     slot.pid = fork();
+    forking = false;
     if (slot.pid == 0) become_worker(number_of(slot));
   }
   if (slot.pid < 0) {
@@ -1613,6 +1623,11 @@ const char* acquire() {
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return "shared memory";
   shared = static_cast<Shared*>(memory);
+  // Once for the process, and not in each worker: what the call touches costs page faults there.
+  static bool registered = false;
+  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool)) != 0)
+    return "a fork handler";
+  registered = true;
   return make_environment() ? nullptr : "the environment";
 }
 
@@ -1635,6 +1650,7 @@ void release() {
 int run_pool(const Job& job, const Options& options) {
   running = true;
   master_pid = getpid();
+  master_thread = pthread_self();
   pool = {.job = job, .options = options, .target = options.workers};
   // Who ignores SIGCHLD counts on it that no zombies are left (POSIX, _Exit).
   const struct sigaction& child = caller_action[0];
@@ -1689,7 +1705,7 @@ void end_leftovers() {
 // ---------------------------------------------------------------------------------------------
 
 int forkd_yield() {
-  Line* line = worker_line;
+  Line* line = self.line;
   if (!line) return 1;
   // Not an atomic increment, which would cost ten times as much: two threads may lose a count, but
   // the master only looks whether it changes.
@@ -1702,24 +1718,24 @@ int forkd_yield() {
 }
 
 int forkd_stop_fd() {
-  pthread_mutex_lock(&stop_mutex);
+  pthread_mutex_lock(&self.stop_mutex);
   int ends[2];
-  if (stop_pipe[0] < 0 && open_pipe(ends)) {
-    stop_pipe[0] = ends[0];
-    store(stop_pipe[1], ends[1]);
-    if (worker_line) {
+  if (self.stop_pipe[0] < 0 && open_pipe(ends)) {
+    self.stop_pipe[0] = ends[0];
+    store(self.stop_pipe[1], ends[1]);
+    if (self.line) {
       // From here on the master signals a request. One that it made before is acted on here.
-      store(worker_line->has_stop_fd, 1);
-      if (load(worker_line->request) && write(ends[1], "", 1) < 0) {
+      store(self.line->has_stop_fd, 1);
+      if (load(self.line->request) && write(ends[1], "", 1) < 0) {
       }
     }
   }
-  const int fd = stop_pipe[0];
-  pthread_mutex_unlock(&stop_mutex);
+  const int fd = self.stop_pipe[0];
+  pthread_mutex_unlock(&self.stop_mutex);
   return fd;
 }
 
-int forkd_worker_number() { return worker_number; }
+int forkd_worker_number() { return self.number; }
 
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* given) {
   static char* no_arguments[] = {nullptr};

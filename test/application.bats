@@ -147,6 +147,19 @@ application=with_archive
   printed "^thread 0$"
 }
 
+@test "a process that another thread of the application forks has no part in the pool" {
+  run_application forks
+  eventually printed_times 2 "^worker"
+  touch go
+  # Its dispositions are the caller's (who may ignore INT and QUIT), so a signal does what it does elsewhere.
+  eventually printed "^child d [di] [di] d d d d d d d "
+  child=$(living "$master" | grep -v -x -e "$(pid_of 0)" -e "$(pid_of 1)")
+  kill -TERM "$child"
+  eventually printed "^child $child ended by 15$"
+  has_workers 2
+  stops_with 0
+}
+
 @test "a worker function runs alone, without forkd" {
   run "$BATS_FILE_TMPDIR/with_archive" alone
   [ "${lines[1]}" = "5 tasks, number -1, stop 1" ]

@@ -171,6 +171,21 @@ int main(int argc, char **argv) {
     printf("thread %d\n", result);
     return 0;
   }
+  if (strcmp(mode, "forks") == 0) { /* while the pool runs in another thread, when there is a file "go" */
+    pthread_t thread;
+    int result = -1, status;
+    pthread_create(&thread, NULL, run_in_thread, &result);
+    while (access("go", F_OK) != 0) pause_ms(5);
+    const pid_t child = fork();
+    if (child == 0) {
+      print_state("child");
+      for (;;) pause();
+    }
+    waitpid(child, &status, 0);
+    dprintf(1, "child %d ended by %d\n", (int)child, WTERMSIG(status));
+    pthread_join(thread, NULL);
+    return result;
+  }
   if (strcmp(mode, "steals") == 0) {
     pthread_t thread;
     pthread_create(&thread, NULL, steal, NULL);
