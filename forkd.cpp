@@ -494,17 +494,17 @@ void open_log() {
 
 // Writes one line whole, or not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write).
 [[gnu::format(printf, 2, 0)]] bool write_line(int level, const char* format, va_list args) {
-  char line[PIPE_BUF < 2048 ? PIPE_BUF : 2048];
+  char line[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
   const int head = snprintf(line, sizeof line, "forkd[%d]: %s: ", static_cast<int>(master_pid),
                             level_names[level]);
   vsnprintf(line + head, sizeof line - static_cast<size_t>(head), format, args);
   char* end = make_printable(line + head);
   *end++ = '\n';  // in the place of the null byte
-  const int fd = own[LogAgain] >= 0 ? own[LogAgain] : STDERR_FILENO;
-  pollfd out{.fd = fd, .events = POLLOUT, .revents = 0};
-  if (poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT)) return false;
   const auto length = static_cast<size_t>(end - line);
-  return (log_is_socket ? send(fd, line, length, MSG_DONTWAIT) : write(fd, line, length)) > 0;
+  if (log_is_socket) return send(STDERR_FILENO, line, length, MSG_DONTWAIT) > 0;
+  if (own[LogAgain] >= 0) return write(own[LogAgain], line, length) > 0;
+  pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  return poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) && write(out.fd, line, length) > 0;
 }
 
 [[gnu::format(printf, 2, 3)]] bool try_to_log(int level, const char* format, ...) {
@@ -1608,7 +1608,9 @@ void wait_until(Ms deadline) {
     nanosleep(&pause, nullptr);
   }
   char bytes[16];
-  while (read(own[WakeRead], bytes, sizeof bytes) > 0) {
+  if (read(own[WakeRead], bytes, sizeof bytes) < 0) {
+    // There was none: it is the deadline, or the byte comes after the signal. Then the next wait is
+    // short.
   }
   // Cleared before the counters are taken: a signal from here on writes a byte again.
   store(woken, false);
