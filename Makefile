@@ -16,8 +16,9 @@ all: forkd forkd.h libforkd.a worker.so httpd.so
 forkd: forkd.o
 	$(CC) -rdynamic -pthread -o $@ forkd.o $(LDFLAGS) $(LDLIBS)
 
+# -fno-plt: nothing is left to be bound at its first call, in each worker anew.
 forkd.o: forkd.cpp
-	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden $(CXXFLAGS) -c -o $@ forkd.cpp
+	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden -fno-plt $(CXXFLAGS) -c -o $@ forkd.cpp
 
 forkd.h: forkd.cpp
 	sed -n '/^\/\* forkd\.h - /,/^\/\* end of forkd\.h/p' forkd.cpp >$@
