@@ -210,7 +210,7 @@ say "pools of 100, then of 1000 workers, $((2 * seconds)) s"
 # shellcheck disable=SC2046
 measure 3 1 p $(pools 1 waits)
 # shellcheck disable=SC2046
-measure 5 100 t $(pools 100 yields)
+measure 10 100 t $(pools 100 yields) -- bare_exit ./bare -n 100 exits
 # shellcheck disable=SC2046
 measure "$seconds" 100 srwp $(pools 100 waits) \
   -- command ./forkd -g 0.1 -n 100 ./bare -- bare_command ./bare -n 100 exec
@@ -254,6 +254,7 @@ sort -k1,1 -k2,2 -k3,3 -k4,4n raw | awk '
   done
   echo "shutdown of 100 yielding workers, application|time|100|stop|application|bare|1.5"
   echo "shutdown of 100 yielding workers, shared object|time|100|stop|shared|bare|1.5"
+  echo "the same, beside a bare loop that ends by exit(3)|time|100|stop|shared|bare_exit|"
   echo "a yield, beside getppid()|ns|1|yield|shared|limit|0.1"
   for n in 1 100 1000; do
     echo "private memory of the master, $n workers|bytes|$n|private|shared|bare|"
