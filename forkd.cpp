@@ -746,6 +746,13 @@ void restore_handlers() {
   pthread_sigmask(SIG_SETMASK, &caller_mask, nullptr);
 }
 
+// Whether a signal waits to be taken that is more than a child's end.
+bool is_asked() {
+  for (int event = Shutdown; event <= Reload; event++)
+    if (load(arrived[event]) > 0) return true;
+  return false;
+}
+
 int take(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
 
 // ---------------------------------------------------------------------------------------------
@@ -1593,8 +1600,9 @@ void apply_due(Ms now) {
   notify_when_settled(now);
   if (now < pool.fork_at) return;
   for (Slot& slot : slots)
-    // To start a thousand workers takes a while: signals come first, the rest is still due then.
-    if (slot.state == State::Waiting && now >= slot.due && (!start(slot) || load(woken))) return;
+    // To start a thousand workers takes a while: who asks for something meanwhile comes first, and
+    // what is still due then is started after that. A death can wait.
+    if (slot.state == State::Waiting && now >= slot.due && (!start(slot) || is_asked())) return;
 }
 
 // Waits for the deadline or a signal, and empties the self-pipe.
