@@ -147,12 +147,13 @@ application=with_archive
   printed "^thread 0$"
 }
 
-@test "a process that another thread of the application forks has no part in the pool" {
+@test "what another thread of the application forks has no part in the pool, and there is only one pool" {
   run_application forks
   eventually printed_times 2 "^worker"
   touch go
   # Its dispositions are the caller's (who may ignore INT and QUIT), so a signal does what it does elsewhere.
   eventually printed "^child d [di] [di] d d d d d d d "
+  eventually printed "^second refused$"
   child=$(living "$master" | grep -v -x -e "$(pid_of 0)" -e "$(pid_of 1)")
   kill -TERM "$child"
   eventually printed "^child $child ended by 15$"

@@ -181,6 +181,7 @@ int main(int argc, char **argv) {
       print_state("child");
       for (;;) pause();
     }
+    dprintf(1, "second %s\n", invalid(forkd_run(steady, 0, NULL, NULL)) ? "refused" : "ran");
     waitpid(child, &status, 0);
     dprintf(1, "child %d ended by %d\n", (int)child, WTERMSIG(status));
     pthread_join(thread, NULL);

@@ -112,6 +112,11 @@ WORKER ignores_abort() {
   return hangs();
 }
 
+// That, if it is worker 1; any other one yields steadily.
+WORKER second_ignores_abort() {
+  return forkd_worker_number() == 1 ? ignores_abort() : steadily();
+}
+
 // Waits for the request by the stop descriptor alone, and says how it found out.
 WORKER polls() {
   pollfd stop = {forkd_stop_fd(), POLLIN, 0};
