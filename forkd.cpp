@@ -492,39 +492,30 @@ void open_log() {
   log_is_socket = S_ISSOCK(is.st_mode);
 }
 
-// Writes one line whole, or not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write).
-[[gnu::format(printf, 2, 0)]] bool write_line(int level, const char* format, va_list args) {
-  char line[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
-  const int head = snprintf(line, sizeof line, "forkd[%d]: %s: ", static_cast<int>(master_pid),
-                            level_names[level]);
-  vsnprintf(line + head, sizeof line - static_cast<size_t>(head), format, args);
-  char* end = make_printable(line + head);
-  *end++ = '\n';  // in the place of the null byte
-  const auto length = static_cast<size_t>(end - line);
-  if (log_is_socket) return send(STDERR_FILENO, line, length, MSG_DONTWAIT) > 0;
-  if (own[LogAgain] >= 0) return write(own[LogAgain], line, length) > 0;
-  pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  return poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) && write(out.fd, line, length) > 0;
-}
-
-[[gnu::format(printf, 2, 3)]] bool try_to_log(int level, const char* format, ...) {
-  va_list args;
-  va_start(args, format);
-  const bool written = write_line(level, format, args);
-  va_end(args);
-  return written;
-}
-
-// Logs an event. Never blocks and never fails: a line that standard error does not take at once is
-// counted, and the count logged before the next one that it takes.
+// Logs an event. Never blocks and never fails: what standard error does not take at once is dropped
+// and counted, and the count goes before the next line that it takes. They are written whole, or
+// not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write).
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
-  if (dropped_lines > 0 && try_to_log(LOG_WARNING, "%u log lines were dropped", dropped_lines))
-    dropped_lines = 0;
+  char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
+  char* end = text;
+  if (dropped_lines > 0)
+    end += snprintf(text, sizeof text, "forkd[%d]: %s: %u log lines were dropped\n", master_pid,
+                    level_names[LOG_WARNING], dropped_lines);
+  end += snprintf(end, 64, "forkd[%d]: %s: ", master_pid, level_names[level]);
   va_list args;
   va_start(args, format);
-  if (!write_line(level, format, args)) dropped_lines++;
+  vsnprintf(end, static_cast<size_t>(text + sizeof text - end), format, args);
   va_end(args);
+  end = make_printable(end);
+  *end++ = '\n';  // in the place of the null byte
+  const auto length = static_cast<size_t>(end - text);
+  pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  const bool written = log_is_socket        ? send(out.fd, text, length, MSG_DONTWAIT) > 0
+                       : own[LogAgain] >= 0 ? write(own[LogAgain], text, length) > 0
+                                            : poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) &&
+                                                  write(out.fd, text, length) > 0;
+  dropped_lines = written ? 0 : dropped_lines + 1;
 }
 
 // ---------------------------------------------------------------------------------------------
