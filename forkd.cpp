@@ -249,51 +249,34 @@ char* make_printable(char* text) {
   exit(exit_usage);
 }
 
-constexpr long long longest_seconds = 1000000000;
-
-// Moves the text behind its decimal digits and returns their value, or, where that is too large for
-// anything here, some larger value; -1: there are none. (strtol(3) and strtod(3) would also take
-// blanks, signs, the locale's decimal point, hexadecimal digits and infinity.)
-long long read_digits(const char*& text) {
-  long long value = -1;
-  for (; *text >= '0' && *text <= '9'; text++)
-    if (value <= longest_seconds) value = (value < 0 ? 0 : value * 10) + (*text - '0');
-  return value;
+// A decimal number from 1 on; -1: it is none. (strtol(3) would also take blanks and signs.)
+int parse_number(const char* text, int highest) {
+  char* end;
+  const long number = strtol(text, &end, 10);
+  const bool good = *text >= '0' && *text <= '9' && !*end && number >= 1 && number <= highest;
+  return good ? static_cast<int>(number) : -1;
 }
 
 int parse_workers(const char* text) {
-  const char* end = text;
-  const long long number = read_digits(end);
-  if (*end == '\0' && number >= 1 && number <= max_workers) return static_cast<int>(number);
+  const int number = parse_number(text, max_workers);
+  if (number > 0) return number;
   usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
               max_workers);
 }
 
-// Decimal seconds to milliseconds; a fraction of one counts as a whole one.
-Ms parse_seconds(const char* option, const char* text) {
-  const char* end = text;
-  const long long whole = read_digits(end);
-  bool digits = whole >= 0;
-  Ms result = digits ? whole * 1000 : 0;
-  if (*end == '.') {
-    Ms unit = 1000;
-    bool more = false;
-    for (end++; *end >= '0' && *end <= '9'; end++, digits = true) {
-      result += (*end - '0') * (unit /= 10);
-      more = more || (unit == 0 && *end != '0');
-    }
-    result += more;
-  }
-  if (!digits || *end != '\0' || whole > longest_seconds)
-    usage_error("wrong %s '%s': must be seconds from 0 to %lld, such as 8 or 0.5", option, text,
-                longest_seconds);
-  return result;
-}
+constexpr double longest_seconds = 1e9;
 
-bool parse_port(const char* text, in_port_t& port) {
-  const long long number = read_digits(text);
-  port = htons(static_cast<in_port_t>(number));
-  return *text == '\0' && number >= 1 && number <= 65535;
+// To milliseconds; what is more than nothing stays so.
+Ms to_ms(double seconds) { return seconds > 0 ? later_of(1, static_cast<Ms>(seconds * 1000)) : 0; }
+
+// (strtod(3) would also take blanks, signs, exponents, hexadecimal digits and infinity.)
+Ms parse_seconds(const char* option, const char* text) {
+  char* end;
+  const double seconds = strtod(text, &end);
+  if (end != text && !text[strspn(text, "0123456789.")] && !*end && seconds <= longest_seconds)
+    return to_ms(seconds);
+  usage_error("wrong %s '%s': must be seconds from 0 to %.0f, such as 8 or 0.5", option, text,
+              longest_seconds);
 }
 
 // Numbers only: names are not looked up, since the master must not wait for a resolver.
@@ -303,7 +286,9 @@ Address parse_address(const char* text) {
   const char* colon = strrchr(text, ':');
   char host[INET6_ADDRSTRLEN + 2];
   const size_t length = colon ? static_cast<size_t>(colon - text) : sizeof host;
-  if (length < sizeof host && parse_port(colon + 1, address.port)) {
+  const int port = colon ? parse_number(colon + 1, 65535) : -1;
+  if (length < sizeof host && port > 0) {
+    address.port = htons(static_cast<in_port_t>(port));
     snprintf(host, sizeof host, "%.*s", static_cast<int>(length), text);
     address.kind = Address::All;
     if (length == 0) return address;
@@ -372,18 +357,14 @@ Options parse_options(int argc, char** argv) {
 
 // The options of forkd_run. False: one is out of range.
 bool convert(const forkd_options& given, Options& options) {
-  constexpr auto longest = static_cast<double>(longest_seconds);
-  const auto to_ms = [](double seconds) { return later_of(1, static_cast<Ms>(seconds * 1000)); };
-  if (given.num_workers < 0 || given.num_workers > max_workers) return false;
-  if (!(given.grace <= longest) || !(given.timeout >= 0 && given.timeout <= longest)) return false;
-  if (given.log_level < 0 || given.log_level > LOG_DEBUG ||
-      (given.log_level > 0 && !level_names[given.log_level]))
+  if (!(given.grace <= longest_seconds && given.timeout >= 0 && given.timeout <= longest_seconds))
     return false;
-  if (given.num_workers > 0) options.workers = given.num_workers;
-  if (given.grace != 0) options.grace = given.grace < 0 ? 0 : to_ms(given.grace);
-  if (given.timeout > 0) options.timeout = to_ms(given.timeout);
-  if (given.log_level > 0) options.log_level = given.log_level;
-  return true;
+  if (given.num_workers != 0) options.workers = given.num_workers;
+  if (given.grace != 0) options.grace = to_ms(given.grace);
+  options.timeout = to_ms(given.timeout);
+  if (given.log_level != 0) options.log_level = given.log_level;
+  return options.workers >= 1 && options.workers <= max_workers && options.log_level >= LOG_CRIT &&
+         options.log_level <= LOG_DEBUG && level_names[options.log_level];
 }
 
 Job parse_job(int argc, char** argv) {
