@@ -122,9 +122,8 @@ namespace {
 constexpr const char* version = "1.0";
 
 constexpr int max_workers = 1024;
-constexpr int max_addresses = 64;     // of -b
-constexpr int max_sockets = 1 << 20;  // more descriptors than any process has
-constexpr int first_socket = 3;       // where a worker finds the sockets (sd_listen_fds(3))
+constexpr int max_addresses = 64;  // of -b
+constexpr int first_socket = 3;    // where a worker finds the sockets (sd_listen_fds(3))
 
 using Ms = long long;  // milliseconds of the monotonic clock, or a difference of two such times
 
@@ -175,11 +174,16 @@ Ms earlier_of(Ms a, Ms b) { return a < b ? a : b; }
 
 // Where to listen.
 struct Address {
-  const char* text;  // as typed; of Unix the path
-  enum Kind { V4, V6, All, Unix } kind;
-  in_port_t port;  // in network byte order
-  in_addr v4;
-  in6_addr v6;
+  const char* text;  // as typed
+  union Name {
+    sockaddr any;
+    sockaddr_in v4;
+    sockaddr_in6 v6;
+    sockaddr_un path;
+  } name;
+  socklen_t size;       // of the name
+  bool all;             // the name is v6 and stands for v4, too
+  struct stat file {};  // of the socket at a path, to remove that and no other one
 };
 
 Address addresses[max_addresses];  // of -b, in the order of the command line
@@ -281,23 +285,30 @@ Ms parse_seconds(const char* option, const char* text) {
 
 // Numbers only: names are not looked up, since the master must not wait for a resolver.
 Address parse_address(const char* text) {
-  Address address{.text = text, .kind = Address::Unix, .port = 0, .v4 = {}, .v6 = {}};
+  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_un), .all = false};
+  Address::Name& name = address.name;
+  name.any.sa_family = AF_UNIX;
   if (strchr(text, '/')) return address;
   const char* colon = strrchr(text, ':');
-  char host[INET6_ADDRSTRLEN + 2];
-  const size_t length = colon ? static_cast<size_t>(colon - text) : sizeof host;
   const int port = colon ? parse_number(colon + 1, 65535) : -1;
-  if (length < sizeof host && port > 0) {
-    address.port = htons(static_cast<in_port_t>(port));
-    snprintf(host, sizeof host, "%.*s", static_cast<int>(length), text);
-    address.kind = Address::All;
-    if (length == 0) return address;
-    address.kind = Address::V4;
-    if (inet_pton(AF_INET, host, &address.v4) == 1) return address;
-    address.kind = Address::V6;
-    if (host[0] == '[' && host[length - 1] == ']') {
-      host[length - 1] = '\0';
-      if (inet_pton(AF_INET6, host + 1, &address.v6) == 1) return address;
+  const int length = colon ? static_cast<int>(colon - text) : 0;
+  char host[INET6_ADDRSTRLEN + 2];
+  if (port > 0 && length < static_cast<int>(sizeof host)) {
+    snprintf(host, sizeof host, "%.*s", length, text);
+    address.size = sizeof name.v4;
+    name.v4.sin_family = AF_INET;
+    name.v4.sin_port = htons(static_cast<in_port_t>(port));
+    if (inet_pton(AF_INET, host, &name.v4.sin_addr) == 1) return address;
+    address.size = sizeof name.v6;
+    name.v6 = {};
+    name.v6.sin6_family = AF_INET6;
+    name.v6.sin6_port = htons(static_cast<in_port_t>(port));
+    address.all = length == 0;
+    if (address.all) return address;
+    char* end = host + length - 1;
+    if (host[0] == '[' && *end == ']') {
+      *end = '\0';
+      if (inet_pton(AF_INET6, host + 1, &name.v6.sin6_addr) == 1) return address;
     }
   }
   usage_error(
@@ -507,71 +518,56 @@ void open_log() {
 // workers come and go. Only workers are ever forked, hence none of them is closed on exec.
 
 // Binds and listens. -1 with errno.
-template <typename Sockaddr>
-int listen_on(int family, const Sockaddr& name, bool v6_only) {
+int listen_on(const Address& address) {
+  const int family = address.name.any.sa_family;
   const int fd = socket(family, SOCK_STREAM, 0);
-  const int on = 1, only = v6_only;
+  const int on = 1, v6_only = !address.all;
   if (fd >= 0 &&
       (family == AF_UNIX || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0) &&
-      (family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only) == 0) &&
-      bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0 &&
-      listen(fd, SOMAXCONN) == 0)
+      (family != AF_INET6 ||
+       setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only) == 0) &&
+      bind(fd, &address.name.any, address.size) == 0 && listen(fd, SOMAXCONN) == 0)
     return fd;
   const int reason = errno;
   if (fd >= 0) close(fd);
+  // Compiled out of the kernel, or switched off for the namespace: there is only v4.
+  if (family == AF_INET6 && address.all && (reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL)) {
+    Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = true};
+    v4.name.v4.sin_family = AF_INET;
+    v4.name.v4.sin_port = address.name.v6.sin6_port;
+    return listen_on(v4);
+  }
   errno = reason;
   return -1;
 }
 
-int listen_on_ip(const Address& address) {
-  sockaddr_in v4{};
-  v4.sin_family = AF_INET;
-  v4.sin_port = address.port;
-  v4.sin_addr = address.v4;
-  sockaddr_in6 v6{};
-  v6.sin6_family = AF_INET6;
-  v6.sin6_port = address.port;
-  v6.sin6_addr = address.v6;
-  if (address.kind == Address::V4) return listen_on(AF_INET, v4, false);
-  const int fd = listen_on(AF_INET6, v6, address.kind == Address::V6);
-  // Compiled out of the kernel, or switched off for the namespace: there is only v4.
-  if (fd < 0 && address.kind == Address::All && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))
-    return listen_on(AF_INET, v4, false);
-  return fd;
-}
-
 // Whether nobody listens on the Unix socket any more: it was left behind by a process that died.
-bool is_stale(const sockaddr_un& name) {
+bool is_stale(const Address& address) {
   struct stat is;
-  if (lstat(name.sun_path, &is) != 0 || !S_ISSOCK(is.st_mode)) return false;
+  if (lstat(address.text, &is) != 0 || !S_ISSOCK(is.st_mode)) return false;
   const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   if (fd < 0) return false;
   fcntl(fd, F_SETFL, O_NONBLOCK);  // a full queue must not hold forkd up
-  const bool stale = connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 &&
-                     errno == ECONNREFUSED;
+  const bool stale = connect(fd, &address.name.any, address.size) != 0 && errno == ECONNREFUSED;
   close(fd);
   return stale;
 }
 
-// The Unix sockets' files, to remove those and no other ones.
-struct stat socket_files[max_addresses];
-
-int listen_on_path(const char* path, struct stat& file) {
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  if (strlen(path) >= sizeof name.sun_path) {
+int listen_on_path(Address& address) {
+  sockaddr_un& name = address.name.path;
+  if (strlen(address.text) >= sizeof name.sun_path) {
     errno = ENAMETOOLONG;
     return -1;
   }
-  strcpy(name.sun_path, path);
-  int fd = listen_on(AF_UNIX, name, false);
+  strcpy(name.sun_path, address.text);
+  int fd = listen_on(address);
   if (fd < 0 && errno == EADDRINUSE) {
-    if (is_stale(name)) unlink(path);
-    fd = listen_on(AF_UNIX, name, false);
-    if (fd < 0 && lstat(path, &file) == 0 && !S_ISSOCK(file.st_mode)) errno = EEXIST;
-    file = {};
+    if (is_stale(address)) unlink(address.text);
+    fd = listen_on(address);
+    struct stat is;
+    if (fd < 0 && lstat(address.text, &is) == 0 && !S_ISSOCK(is.st_mode)) errno = EEXIST;
   }
-  if (fd >= 0) lstat(path, &file);
+  if (fd >= 0) lstat(address.text, &address.file);
   return fd;
 }
 
@@ -586,12 +582,10 @@ bool hand_over(int fd) {
 }
 
 void remove_socket_files() {
-  for (int i = 0; i < address_count; i++) {
-    struct stat is;
-    const struct stat& made = socket_files[i];
-    if (made.st_ino && lstat(addresses[i].text, &is) == 0 && same_file(is, made))
-      unlink(addresses[i].text);
-  }
+  struct stat is;
+  for (const Address& made : addresses)
+    if (made.file.st_ino && lstat(made.text, &is) == 0 && same_file(is, made.file))
+      unlink(made.text);
 }
 
 // The sockets that forkd itself was given, as systemd does it. -1: they are not there.
@@ -599,25 +593,24 @@ int take_given_sockets() {
   const char* pid = getenv("LISTEN_PID");
   const char* count = getenv("LISTEN_FDS");
   if (!pid || !count || strtol(pid, nullptr, 10) != getpid()) return 0;
-  const long number = strtol(count, nullptr, 10);
-  const int given = number < 0 ? 0 : number < max_sockets ? static_cast<int>(number) : max_sockets;
-  for (int fd = first_socket; fd < first_socket + given; fd++)
-    if (fcntl(fd, F_GETFD) < 0) {
-      fprintf(stderr, "forkd: LISTEN_FDS is '%s', but descriptor %d is not open\n", count, fd);
+  const long given = strtol(count, nullptr, 10);
+  for (int i = 0; i < given; i++)
+    if (fcntl(first_socket + i, F_GETFD) < 0) {
+      fprintf(stderr, "forkd: LISTEN_FDS is '%s', but descriptor %d is not open\n", count,
+              first_socket + i);
       return -1;
     }
-  return given;
+  return given < 0 ? 0 : static_cast<int>(given);
 }
 
 // Sets up the sockets and the variables that tell workers of them. False: it was said why not.
 bool open_sockets() {
   socket_count = take_given_sockets();
-  const int given = socket_count;
-  if (given < 0) return false;
+  if (socket_count < 0) return false;
   for (int i = 0; i < address_count; i++) {
-    const Address& address = addresses[i];
-    if (!hand_over(address.kind == Address::Unix ? listen_on_path(address.text, socket_files[i])
-                                                 : listen_on_ip(address))) {
+    Address& address = addresses[i];
+    const bool is_path = address.name.any.sa_family == AF_UNIX;
+    if (!hand_over(is_path ? listen_on_path(address) : listen_on(address))) {
       fprintf(stderr, "forkd: cannot listen on %s: %s\n", address.text, strerror(errno));
       return false;
     }
