@@ -422,6 +422,11 @@ void close_own(Own which) {
   store(own[which], -1);
 }
 
+void close_own_but(Own kept) {
+  for (int i = 0; i < own_count; i++)
+    if (i != kept) close_own(static_cast<Own>(i));
+}
+
 // Takes a descriptor over: closed on exec, and away from where a worker expects one of its own: the
 // sockets, and 0, 1 and 2, which may have been closed when forkd was started. False, with errno: no
 // room.
@@ -631,26 +636,27 @@ bool open_sockets() {
 // What a signal means to the master, in the order in which those taken together act.
 enum Event { Child, Continued, Shutdown, Grow, Shrink, Reload, Nothing, event_count };
 
-// What a function worker does with it.
-enum class InWorker {
-  Request,    // ends at its next yield; a blocking read or write is restarted
-  Interrupt,  // the same, and a blocking system call fails with EINTR
-  Ignore,
-  AsBefore,  // what forkd was started with
-};
+void count_signal(int number);  // the master's handler
+void on_request(int number);    // a function worker's: it ends at its next yield
 
-constexpr struct {
+const struct {
   int number;
   Event event;
-  InWorker in_worker;
+  void (*in_master)(int);
+  void (*in_worker)(int);  // of a function; null: what it was before forkd
+  int flags;               // there, for a handler: whether a blocking read or write is restarted
 } signal_table[] = {
-    {SIGCHLD, Child, InWorker::AsBefore},   {SIGINT, Shutdown, InWorker::Request},
-    {SIGQUIT, Shutdown, InWorker::Request}, {SIGTERM, Shutdown, InWorker::Interrupt},
-    {SIGUSR1, Grow, InWorker::Ignore},      {SIGUSR2, Shrink, InWorker::Ignore},
-    {SIGHUP, Reload, InWorker::Request},    {SIGPIPE, Nothing, InWorker::AsBefore},
-    {SIGTTOU, Nothing, InWorker::AsBefore}, {SIGCONT, Continued, InWorker::AsBefore},
+    {SIGCHLD, Child, count_signal, nullptr, 0},
+    {SIGCONT, Continued, count_signal, nullptr, 0},
+    {SIGINT, Shutdown, count_signal, on_request, SA_RESTART},
+    {SIGQUIT, Shutdown, count_signal, on_request, SA_RESTART},
+    {SIGTERM, Shutdown, count_signal, on_request, 0},
+    {SIGUSR1, Grow, count_signal, SIG_IGN, 0},
+    {SIGUSR2, Shrink, count_signal, SIG_IGN, 0},
+    {SIGHUP, Reload, count_signal, on_request, SA_RESTART},
+    {SIGPIPE, Nothing, SIG_IGN, nullptr, 0},
+    {SIGTTOU, Nothing, SIG_IGN, nullptr, 0},
 };
-static_assert(signal_table[0].number == SIGCHLD);  // caller_action[0] is what it was
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
 
 struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
@@ -676,19 +682,6 @@ void count_signal(int number) {
   errno = saved_errno;
 }
 
-// All signals blocked while it lives.
-class SignalsBlocked {
-  sigset_t before;
-
-public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
-};
-
 // Makes the master handle its signals, whatever the caller did with them. False, with errno.
 bool install_handlers() {
   struct sigaction action {};
@@ -699,7 +692,7 @@ bool install_handlers() {
   sigemptyset(&handled);
   for (int i = 0; i < signal_count; i++) {
     sigaddset(&handled, signal_table[i].number);
-    action.sa_handler = signal_table[i].event == Nothing ? SIG_IGN : count_signal;
+    action.sa_handler = signal_table[i].in_master;
     if (sigaction(signal_table[i].number, &action, &caller_action[i]) != 0) return false;
   }
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
@@ -952,19 +945,17 @@ void on_request(int number) {
 void leave_pool() {
   if (!running || (forking && pthread_equal(pthread_self(), master_thread))) return;
   for (int i = 0; i < signal_count; i++) {
-    const auto& [number, event, in_worker] = signal_table[i];
-    if (self.line && in_worker == InWorker::AsBefore) continue;
-    const bool ignored = self.line ? in_worker == InWorker::Ignore : event == Nothing;
-    const auto handler = self.line ? on_request : count_signal;
+    const auto& entry = signal_table[i];
+    const auto handler = self.line ? entry.in_worker : entry.in_master;
     struct sigaction now;
-    if (sigaction(number, nullptr, &now) != 0 || now.sa_handler != (ignored ? SIG_IGN : handler))
+    if (!handler || sigaction(entry.number, nullptr, &now) != 0 || now.sa_handler != handler)
       continue;
     if (self.line)
-      set_action(number, SIG_DFL, 0);
+      set_action(entry.number, SIG_DFL, 0);
     else
-      sigaction(number, &caller_action[i], nullptr);
+      sigaction(entry.number, &caller_action[i], nullptr);
   }
-  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
+  close_own_but(own_count);
   if (self.stop_pipe[1] >= 0) close(self.stop_pipe[1]);
   self = {};  // the mutex, too: another thread of the parent may have held it
   running = false;
@@ -985,18 +976,6 @@ void tell_loaded() {
   store(self.line->phase, Phase::Loaded);
 }
 
-[[noreturn]] void execute_command(const Job& job) {
-  // USR1 and USR2 that were meant for the master (pkill) are discarded by ignoring them once.
-  set_action(SIGUSR1, SIG_IGN, 0);
-  set_action(SIGUSR2, SIG_IGN, 0);
-  for (int i = 0; i < signal_count; i++)
-    sigaction(signal_table[i].number, &caller_action[i], nullptr);
-  tell_loaded();
-  pthread_sigmask(SIG_SETMASK, &caller_mask, nullptr);
-  execvp(job.argv[0], job.argv);
-  fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
-}
-
 bool leads_to(const char* path, const struct stat& file) {
   struct stat is;
   return stat(path, &is) == 0 && same_file(is, file);
@@ -1010,8 +989,7 @@ bool leads_to(const char* path, const struct stat& file) {
 void* load_pinned(const char* path, Own code, const struct stat& file) {
   // RTLD_GLOBAL: it is the program here, and what it loads in turn may need its symbols.
   constexpr int flags = RTLD_NOW | RTLD_GLOBAL;
-  for (int i = 0; i < own_count; i++)
-    if (i != code) close_own(static_cast<Own>(i));
+  close_own_but(code);
   if (leads_to(path, file)) {
     close_own(code);
     void* library = dlopen(path, flags);
@@ -1045,24 +1023,20 @@ forkd_worker* load_function(const Job& job) {
   return reinterpret_cast<forkd_worker*>(function);
 }
 
-[[noreturn]] void run_function(const Job& job) {
-  if (job.function)
-    for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
+// Gives the signals the effect that they have in a worker. All are blocked: one that has come since
+// the fork, and that it ignores, is discarded; to a command as well (USR1 of a pkill for the
+// master).
+void set_signals(bool is_command) {
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
-    const int number = signal_table[i].number;
-    switch (signal_table[i].in_worker) {
-    case InWorker::Request: set_action(number, on_request, SA_RESTART); break;
-    case InWorker::Interrupt: set_action(number, on_request, 0); break;
-    case InWorker::Ignore: set_action(number, SIG_IGN, 0); break;
-    case InWorker::AsBefore: sigaction(number, &caller_action[i], nullptr); continue;
-    }
-    sigdelset(&mask, number);
+    const auto& entry = signal_table[i];
+    if (entry.in_worker) set_action(entry.number, entry.in_worker, entry.flags);
+    if (!entry.in_worker || is_command)
+      sigaction(entry.number, &caller_action[i], nullptr);
+    else
+      sigdelset(&mask, entry.number);
   }
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-  forkd_worker* function = job.function ? job.function : load_function(job);
-  tell_loaded();
-  exit(function(job.argc, job.argv));
 }
 
 // The environment of the workers. The master makes it, once, and writes the number before each
@@ -1109,8 +1083,14 @@ bool make_environment() {
   if (socket_count > 0)
     snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", static_cast<int>(self.pid));
   environ = worker_environment;
-  if (pool.job.is_command()) execute_command(pool.job);
-  run_function(pool.job);
+  const Job& job = pool.job;
+  set_signals(job.is_command());
+  if (!job.path) close_own_but(own_count);
+  forkd_worker* function = job.path ? load_function(job) : job.function;
+  tell_loaded();
+  if (function) exit(function(job.argc, job.argv));
+  execvp(job.argv[0], job.argv);
+  fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1161,16 +1141,17 @@ bool start(Slot& slot) {
   slot.started = slot.progress_at = clock_ms();
   slot.yields = 0;
   snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
-  {
-    SignalsBlocked blocked;
-    forking = true;
-    slot.pid = fork();
-    forking = false;
-    if (slot.pid == 0) become_worker(number_of(slot));
-  }
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  forking = true;
+  slot.pid = fork();
+  forking = false;
+  if (slot.pid == 0) become_worker(number_of(slot));
+  const int reason = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (slot.pid < 0) {
     slot.pid = 0;
-    const int reason = errno;
     if (extra.state == State::Waiting) {  // also when its turn has not come: it cannot be started
       extra.state = State::Empty;
       reload_failed("cannot fork: %s", strerror(reason));
@@ -1613,7 +1594,7 @@ void release() {
   store(own[WakeWrite], -1);
   while (load(handling) > 0) sched_yield();
   if (wake >= 0) close(wake);
-  for (int i = 0; i < own_count; i++) close_own(static_cast<Own>(i));
+  close_own_but(own_count);
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
   free(worker_environment);
@@ -1628,7 +1609,7 @@ int run_pool(const Job& job, const Options& options) {
   master_thread = pthread_self();
   pool = {.job = job, .options = options, .target = options.workers};
   // Who ignores SIGCHLD counts on it that no zombies are left (POSIX, _Exit).
-  const struct sigaction& child = caller_action[0];
+  const struct sigaction& child = caller_action[0];  // SIGCHLD
   pool.reaps_all = !job.function || master_pid == 1 || child.sa_handler == SIG_IGN ||
                    (child.sa_flags & SA_NOCLDWAIT);
   for (Slot& slot : slots)
