@@ -802,8 +802,7 @@ struct Pool {
   Ms stop_signal_at = 0;  // when the first INT, QUIT or TERM was taken; 0: none was
   Ms nudge_at = never;    // when to signal those that are still there
   Ms kill_at = never;     // when to kill them
-  int status = 0;         // the exit status, unless a worker has to be killed
-  bool killed = false;    // one had to be
+  int status = 0;         // the exit status
 } pool;
 
 bool wanted(const Slot& slot) { return !pool.stopping && number_of(slot) < pool.target; }
@@ -1185,9 +1184,10 @@ void request(Slot& slot) {
   }
 }
 
-void request_all() {
-  for (Slot& slot : slots)
-    if (slot.state == State::Running) request(slot);
+// Nobody wants the worker any more.
+void dismiss(Slot& slot) {
+  if (slot.state == State::Waiting) slot.state = State::Empty;
+  if (slot.state == State::Running) request(slot);
 }
 
 void begin_shutdown(Ms now, int status) {
@@ -1198,9 +1198,7 @@ void begin_shutdown(Ms now, int status) {
   pool.status = status;
   pool.nudge_at = now + finite_grace() / 2;
   pool.kill_at = pool.options.grace ? now + pool.options.grace : never;
-  for (Slot& slot : slots)
-    if (slot.state == State::Waiting) slot.state = State::Empty;
-  request_all();
+  for (Slot& slot : slots) dismiss(slot);
 }
 
 void kill_worker(Slot& slot) {
@@ -1253,11 +1251,6 @@ void nudge_all(Ms now) {
     }
 }
 
-bool was_ever_healthy(Ms now) {
-  for (const Slot& slot : slots) pool.ever_healthy = pool.ever_healthy || healthy(slot, now);
-  return pool.ever_healthy;
-}
-
 bool all_keep_failing() {
   for (int i = 0; i < pool.target; i++)
     if (slots[i].failures < give_up_after) return false;
@@ -1308,41 +1301,32 @@ void adopt_code(Ms now) {
   notify_reloaded("succeeded");
 }
 
-void describe_end(char* text, size_t size, int status, Ms lived) {
-  char how[80];
-  if (WIFEXITED(status))
-    snprintf(how, sizeof how, "exited with status %d", WEXITSTATUS(status));
-  else
-    snprintf(how, sizeof how, "was ended by signal %d (%s)%s", WTERMSIG(status),
-             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "");
-  snprintf(text, size, "%s after %lld.%03lld s", how, lived / 1000, lived % 1000);
-}
-
 // A worker's process has ended and was reaped.
 void ended(Slot& slot, int status, Ms now) {
-  const Line& line = line_of(slot);
-  const Phase phase = load(line.phase);
-  const bool asked = load(line.request);
+  const Phase phase = load(line_of(slot).phase);
+  const bool asked = load(line_of(slot).request);
   const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   const bool was_healthy = healthy(slot, now) || (phase == Phase::Loaded && succeeded);
   const Ms lived = now - slot.started;
   pool.ever_healthy = pool.ever_healthy || was_healthy;
-  if (pool.stopping && WIFSIGNALED(status) &&
+  if (pool.stopping && WIFSIGNALED(status) && pool.status == 0 &&
       (slot.state == State::Aborted || slot.state == State::Killed))
-    pool.killed = true;
+    pool.status = exit_killed;
 
   char how[why_size + 64];
   if (phase == Phase::Failed)
     snprintf(how, sizeof how, "could not start: %.*s", static_cast<int>(why_size),
              shared->why[number_of(slot)]);
+  else if (WIFEXITED(status))
+    snprintf(how, sizeof how, "exited with status %d after %lld.%03lld s", WEXITSTATUS(status),
+             lived / 1000, lived % 1000);
   else
-    describe_end(how, sizeof how, status, lived);
-  bool tried = &slot == &extra && pool.trial == Trial::Underway;
-  if (tried && was_healthy && slot.state == State::Running) {
-    adopt_code(now);
-    tried = false;
-  }
-  if (tried)
+    snprintf(how, sizeof how, "was ended by signal %d (%s)%s after %lld.%03lld s", WTERMSIG(status),
+             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "", lived / 1000,
+             lived % 1000);
+  const auto tried = [&] { return &slot == &extra && pool.trial == Trial::Underway; };
+  if (tried() && was_healthy && slot.state == State::Running) adopt_code(now);
+  if (tried())
     reload_failed("worker %d (pid %d) %s%s", number_of(slot), pid_of(slot), how,
                   phase == Phase::Failed ? "" : " before it was healthy");
   else  // at a start that fails, one of many equal messages is enough
@@ -1362,7 +1346,9 @@ void ended(Slot& slot, int status, Ms now) {
   if (!wanted(slot)) return;
   want(slot, slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
 
-  if (!(phase == Phase::Failed || all_keep_failing()) || was_ever_healthy(now)) return;
+  if (phase != Phase::Failed && !all_keep_failing()) return;
+  for (const Slot& other : slots) pool.ever_healthy = pool.ever_healthy || healthy(other, now);
+  if (pool.ever_healthy) return;
   if (phase != Phase::Failed)
     log_event(LOG_CRIT,
               "no worker was ever healthy, and every one has failed %d times in a row: giving up",
@@ -1431,8 +1417,7 @@ void shrink() {
   }
   Slot& slot = slots[--pool.target];
   tell_target();
-  if (slot.state == State::Waiting) slot.state = State::Empty;
-  if (slot.state == State::Running) request(slot);
+  dismiss(slot);
 }
 
 // Whether the file that a reload tries is still the newest one.
@@ -1636,7 +1621,7 @@ int run_pool(const Job& job, const Options& options) {
     apply_due(now);
   } while (!pool.stopping || any_alive());
 
-  return pool.killed && pool.status == 0 ? exit_killed : pool.status;
+  return pool.status;
 }
 
 // As PID 1: ends what the workers have left behind in the namespace, which would otherwise be
