@@ -1,7 +1,7 @@
 // forkd - a pre-forking process manager for native workers
 //
-// One process, the master, keeps a table of slots. A slot is a worker number; it holds at most one
-// process, and its state says what that process was asked for:
+// One process, the master, keeps a table of slots. A slot is a worker number. It holds at most one
+// process, and its state says what that process was asked to do, or that one is to be started:
 //
 //            due: fork           request          no yield           due, or shutdown
 //   Waiting -----------> Running -------> Ending ----------> Aborted ----------------> Killed
@@ -15,25 +15,26 @@
 // Waiting; what waits when it is no longer wanted becomes Empty.
 //
 // Only the master changes a slot, and only in its loop: wait, take the signals, reap, apply what is
-// due. A signal handler does no more than count the signal and write a byte into the self-pipe, so
-// none is lost and none acts in the middle of something. A pid is signalled only while its slot
-// holds it, and a slot holds it until the master itself has reaped it: no pid is ever another's.
+// due. Its signal handler only counts the signal and writes a byte into the self-pipe, so none is
+// lost and none acts in the middle of something. A pid is signalled only while its slot holds it,
+// and the slot holds it until the process has been reaped: the pid cannot be a stranger's.
 //
 // Nobody sleeps. All that is to happen later (a start after a backoff, the steps of a shutdown) is
 // a time in the slot or the pool; next_deadline() finds the earliest one and apply_due() does what
-// has come due. Without a deadline the master makes no system call. Only while somebody waits for a
-// new worker to become healthy does the master look again and again, for about a second.
+// has come due. Without a deadline the master makes no system call. It looks again and again only
+// while a reload or the service manager waits for a new worker to become healthy, and, as PID 1 at
+// its end, for the namespace to become empty.
 //
 // A worker is forked with all signals blocked, so that none reaches it before it has handlers of
 // its own, and it loads the user's code itself: the master never runs any. Master and worker share
-// one cache line a worker. The master writes the request to end into it, the worker how often it
-// has yielded; neither needs a system call or a lock. What kept a worker from starting comes back
-// through shared memory, too, beside that line.
+// one cache line for each worker. The master writes the request to end into it, the worker how
+// often it has yielded; neither needs a system call or a lock. What kept a worker from starting
+// comes back through shared memory, too.
 //
 // The pool runs the file that it was started from, which the master keeps open. A reload tries the
-// file that stands at the path by then in one worker more, the extra one, whose slot is the last in
-// the table. Once that is healthy, its file is the pool's, and every other worker is asked to end;
-// if it fails, nothing has happened to anybody else.
+// file that is at the path by then in one additional worker, the extra one, whose slot is the last
+// in the table. Once that one is healthy, its file is the pool's, and every other worker is asked
+// to end and replaced; then the extra one is. If it fails, nothing has happened to anybody else.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
@@ -130,7 +131,7 @@ using Ms = long long;  // milliseconds of the monotonic clock, or a difference o
 constexpr Ms never = LLONG_MAX;
 constexpr Ms healthy_after = 1000;  // a worker that has run this long is healthy
 constexpr Ms start_interval = 100;  // between two starts of one worker number
-constexpr Ms first_backoff = 100;   // after a failure; doubles with each further one in a row
+constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
 constexpr Ms second_signal = 100;    // from here on a further TERM is a second one, no echo
 constexpr Ms nudge_interval = 1000;  // between two SIGTERMs to a worker that is late at shutdown
@@ -198,10 +199,10 @@ struct Options {
 
 // What a worker runs.
 struct Job {
-  const char* spec;        // as typed; for the log
-  forkd_worker* function;  // in memory, for forkd_run
-  const char* path;        // or that of a shared object; without both, argv is a command
-  const char* symbol;      // the function in the shared object
+  const char* spec;                  // as typed; for the log
+  forkd_worker* function = nullptr;  // in memory, for forkd_run
+  const char* path = nullptr;        // or that of a shared object; without both, argv is a command
+  const char* symbol = nullptr;      // the function in the shared object
   int argc;
   char** argv;  // what the function or the command gets; a null pointer ends it
 
@@ -380,12 +381,7 @@ bool convert(const forkd_options& given, Options& options) {
 
 Job parse_job(int argc, char** argv) {
   if (argc == 0) usage_error("no worker: give PATH:SYMBOL, or a command");
-  Job job{.spec = argv[0],
-          .function = nullptr,
-          .path = nullptr,
-          .symbol = nullptr,
-          .argc = argc,
-          .argv = argv};
+  Job job{.spec = argv[0], .argc = argc, .argv = argv};
   const char* colon = strrchr(job.spec, ':');
   if (!colon) {
     const size_t length = strlen(job.spec);
@@ -770,7 +766,6 @@ Slot slots[slot_count];
 Slot& extra = slots[max_workers];
 
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
-int pid_of(const Slot& slot) { return static_cast<int>(slot.pid); }  // for printf
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 
 // Of new code, by the extra worker of a reload.
@@ -902,9 +897,9 @@ void notify_when_settled(Ms now) {
 // The worker's side
 // ---------------------------------------------------------------------------------------------
 
-bool running;  // this process is within run_pool(), as a master or as a worker
-bool forking;  // the master is within the fork of start()
-pthread_t master_thread;
+bool running;             // this process is within run_pool(), as a master or as a worker
+bool forking;             // the master is within the fork of start()
+pthread_t master_thread;  // (thread_local would do, but lies in a page that each fork copies)
 
 // What this process is. All in one place: a worker copies each page that it writes to.
 struct Self {
@@ -968,11 +963,6 @@ void leave_pool() {
   va_end(args);
   store(self.line->phase, Phase::Failed);
   _exit(127);
-}
-
-void tell_loaded() {
-  self.line->loaded_at = clock_ms();
-  store(self.line->phase, Phase::Loaded);
 }
 
 bool leads_to(const char* path, const struct stat& file) {
@@ -1045,11 +1035,6 @@ char number_variable[] = "FORKD_WORKER=1024";
 char pid_variable[sizeof "LISTEN_PID=" + 10];
 char** worker_environment;
 
-bool is_named(const char* variable, const char* name) {
-  const size_t length = strlen(name);
-  return strncmp(variable, name, length) == 0 && variable[length] == '=';
-}
-
 // False, with errno: no memory.
 bool make_environment() {
   size_t count = 0;
@@ -1058,7 +1043,8 @@ bool make_environment() {
   if (!worker_environment) return false;
   char** end = worker_environment;
   for (size_t i = 0; i < count; i++)
-    if (!is_named(environ[i], "NOTIFY_SOCKET") && !is_named(environ[i], "FORKD_WORKER"))
+    if (strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0 &&
+        strncmp(environ[i], "FORKD_WORKER=", 13) != 0)
       *end++ = environ[i];
   *end++ = number_variable;
   if (socket_count > 0) *end++ = pid_variable;
@@ -1079,14 +1065,14 @@ bool make_environment() {
     fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
   if (getppid() != master_pid) _exit(0);
 #endif
-  if (socket_count > 0)
-    snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", static_cast<int>(self.pid));
+  if (socket_count > 0) snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", self.pid);
   environ = worker_environment;
   const Job& job = pool.job;
   set_signals(job.is_command());
   if (!job.path) close_own_but(own_count);
   forkd_worker* function = job.path ? load_function(job) : job.function;
-  tell_loaded();
+  self.line->loaded_at = clock_ms();
+  store(self.line->phase, Phase::Loaded);
   if (function) exit(function(job.argc, job.argv));
   execvp(job.argv[0], job.argv);
   fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
@@ -1099,10 +1085,9 @@ bool make_environment() {
 // The grace period, or the default one where it is for ever.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
+// Doubles with each failure in a row.
 Ms backoff(int failures) {
-  Ms delay = first_backoff;
-  for (int i = 1; i < failures && delay < longest_backoff; i++) delay *= 2;
-  return earlier_of(delay, longest_backoff);
+  return earlier_of(first_backoff << earlier_of(failures - 1, 10), longest_backoff);
 }
 
 // Plans a start, never more than ten a second for one number.
@@ -1166,14 +1151,14 @@ bool start(Slot& slot) {
   pool.settled = false;
   slot.state = State::Running;
   slot.outdated = false;
-  log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid_of(slot));
+  log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), slot.pid);
   return true;
 }
 
 // Asks a worker to end at its next yield, without disturbing what it is at.
 void request(Slot& slot) {
   slot.state = State::Ending;
-  log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), pid_of(slot));
+  log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
   store(line_of(slot).request, 1);
   if (pool.job.is_command()) {
@@ -1204,7 +1189,7 @@ void begin_shutdown(Ms now, int status) {
 void kill_worker(Slot& slot) {
   slot.state = State::Killed;
   log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
-            pid_of(slot));
+            slot.pid);
   kill(slot.pid, SIGKILL);
 }
 
@@ -1230,7 +1215,7 @@ void check_progress(Ms now, bool was_stopped) {
       slot.progress_at = now;
     } else if (now - slot.progress_at >= timeout) {
       log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %lld.%03lld s and is aborted",
-                number_of(slot), pid_of(slot), (now - slot.progress_at) / 1000,
+                number_of(slot), slot.pid, (now - slot.progress_at) / 1000,
                 (now - slot.progress_at) % 1000);
       kill(slot.pid, SIGABRT);
       slot.state = State::Aborted;
@@ -1327,13 +1312,13 @@ void ended(Slot& slot, int status, Ms now) {
   const auto tried = [&] { return &slot == &extra && pool.trial == Trial::Underway; };
   if (tried() && was_healthy && slot.state == State::Running) adopt_code(now);
   if (tried())
-    reload_failed("worker %d (pid %d) %s%s", number_of(slot), pid_of(slot), how,
+    reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
                   phase == Phase::Failed ? "" : " before it was healthy");
   else  // at a start that fails, one of many equal messages is enough
     log_event(phase == Phase::Failed ? (pool.stopping ? LOG_DEBUG : LOG_ERR)
               : asked || succeeded   ? LOG_INFO
                                      : LOG_WARNING,
-              "worker %d (pid %d) %s", number_of(slot), pid_of(slot), how);
+              "worker %d (pid %d) %s", number_of(slot), slot.pid, how);
 
   slot.pid = 0;
   slot.state = State::Empty;
@@ -1452,7 +1437,7 @@ void advance_reload(Ms now) {
   if (now >= trial_deadline(now)) {
     if (underway)
       reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(extra),
-                    pid_of(extra), finite_grace() / 1000, finite_grace() % 1000);
+                    extra.pid, finite_grace() / 1000, finite_grace() % 1000);
     kill_worker(extra);
   }
   if (pool.trial != Trial::None || extra.state != State::Running) return;
@@ -1695,8 +1680,6 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   fflush(nullptr);  // or every worker would write what is in the buffers once more
   const int status = run_pool({.spec = "a function of this program",
                                .function = function,
-                               .path = nullptr,
-                               .symbol = nullptr,
                                .argc = argc,
                                .argv = argv ? argv : no_arguments},
                               options);
