@@ -634,6 +634,7 @@ enum Event { Child, Continued, Shutdown, Grow, Shrink, Reload, Nothing, event_co
 
 void count_signal(int number);  // the master's handler
 void on_request(int number);    // a function worker's: it ends at its next yield
+void leave_pool();              // the fork handler
 
 const struct {
   int number;
@@ -652,6 +653,7 @@ const struct {
     {SIGHUP, Reload, count_signal, on_request, SA_RESTART},
     {SIGPIPE, Nothing, SIG_IGN, nullptr, 0},
     {SIGTTOU, Nothing, SIG_IGN, nullptr, 0},
+    {SIGXFSZ, Nothing, SIG_IGN, nullptr, 0},  // the log is a file, and at its limit (setrlimit(2))
 };
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
 
@@ -666,6 +668,13 @@ int handling;              // in how many threads of an application the handler 
 // pipe can never be too full to hold a signal.
 void count_signal(int number) {
   const int saved_errno = errno;
+  if (getpid() != master_pid) {  // forked by an application's other thread, before leave_pool()
+    for (int i = 0; i < signal_count; i++)
+      if (signal_table[i].number == number) sigaction(number, &caller_action[i], nullptr);
+    kill(getpid(), number);
+    errno = saved_errno;
+    return;
+  }
   __atomic_fetch_add(&handling, 1, __ATOMIC_SEQ_CST);
   for (const auto& entry : signal_table)
     if (entry.number == number) __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
@@ -680,6 +689,11 @@ void count_signal(int number) {
 
 // Makes the master handle its signals, whatever the caller did with them. False, with errno.
 bool install_handlers() {
+  master_pid = getpid();
+  // Once for the process, and not in each worker: what the call touches costs page faults there.
+  static bool registered = false;
+  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool)) != 0) return false;
+  registered = true;
   struct sigaction action {};
   sigfillset(&action.sa_mask);
   action.sa_flags = SA_RESTART | SA_NOCLDSTOP;
@@ -689,7 +703,11 @@ bool install_handlers() {
   for (int i = 0; i < signal_count; i++) {
     sigaddset(&handled, signal_table[i].number);
     action.sa_handler = signal_table[i].in_master;
-    if (sigaction(signal_table[i].number, &action, &caller_action[i]) != 0) return false;
+    if (sigaction(signal_table[i].number, &action, &caller_action[i]) == 0) continue;
+    const int reason = errno;
+    while (i-- > 0) sigaction(signal_table[i].number, &caller_action[i], nullptr);
+    errno = reason;
+    return false;
   }
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
 }
@@ -698,13 +716,6 @@ void restore_handlers() {
   for (int i = 0; i < signal_count; i++)
     sigaction(signal_table[i].number, &caller_action[i], nullptr);
   pthread_sigmask(SIG_SETMASK, &caller_mask, nullptr);
-}
-
-// Whether a signal waits to be taken that is more than a child's end.
-bool is_asked() {
-  for (int event = Shutdown; event <= Reload; event++)
-    if (load(arrived[event]) > 0) return true;
-  return false;
 }
 
 int take(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
@@ -785,7 +796,6 @@ struct Pool {
   int fork_failures = 0;      // in a row
   Ms fork_at = 0;             // not before this, after fork failed
   Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
-  Ms reap_at = never;         // try again to reap, after waitpid failed
   struct stat code {};        // the file of the shared object that the pool runs
   struct stat next_code {};   // and the one that a reload tries
   const char* last_reload = "none";
@@ -949,9 +959,10 @@ void leave_pool() {
     else
       sigaction(entry.number, &caller_action[i], nullptr);
   }
-  close_own_but(own_count);
+  if (!self.line) close_own_but(own_count);
   if (self.stop_pipe[1] >= 0) close(self.stop_pipe[1]);
-  self = {};  // the mutex, too: another thread of the parent may have held it
+  self = {};     // the mutex, too: another thread of the parent may have held it
+  handling = 0;  // the threads that it counted are not here
   running = false;
 }
 
@@ -1155,9 +1166,11 @@ bool start(Slot& slot) {
   return true;
 }
 
-// Asks a worker to end at its next yield, without disturbing what it is at.
+// Asks a worker, if there is one, to end at its next yield, without disturbing what it is at. One
+// that was aborted may go on, and gets to know, too.
 void request(Slot& slot) {
-  slot.state = State::Ending;
+  if (slot.state != State::Running && slot.state != State::Aborted) return;
+  if (slot.state == State::Running) slot.state = State::Ending;
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
   store(line_of(slot).request, 1);
@@ -1172,7 +1185,7 @@ void request(Slot& slot) {
 // Nobody wants the worker any more.
 void dismiss(Slot& slot) {
   if (slot.state == State::Waiting) slot.state = State::Empty;
-  if (slot.state == State::Running) request(slot);
+  request(slot);
 }
 
 void begin_shutdown(Ms now, int status) {
@@ -1224,18 +1237,6 @@ void check_progress(Ms now, bool was_stopped) {
   }
 }
 
-// Blocked in a system call, a worker does not see the request: this wakes it up.
-void nudge_all(Ms now) {
-  pool.nudge_at = now + nudge_interval;
-  pool.reap_at = now;  // and whoever has lost a worker to a foreign waitpid, gets to know
-  if (pool.job.is_command()) return;
-  for (Slot& slot : slots)
-    if (slot.pid > 0) {
-      kill(slot.pid, SIGTERM);
-      kill(slot.pid, SIGCONT);
-    }
-}
-
 bool all_keep_failing() {
   for (int i = 0; i < pool.target; i++)
     if (slots[i].failures < give_up_after) return false;
@@ -1247,7 +1248,7 @@ void restart_all(Ms now) {
   for (Slot& slot : slots) {
     if (&slot == &extra) continue;
     slot.outdated = slot.pid > 0;
-    if (slot.state == State::Running) request(slot);
+    request(slot);
     if (slot.state != State::Waiting) continue;
     slot.failures = 0;
     want(slot, now);
@@ -1310,7 +1311,7 @@ void ended(Slot& slot, int status, Ms now) {
              strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "", lived / 1000,
              lived % 1000);
   const auto tried = [&] { return &slot == &extra && pool.trial == Trial::Underway; };
-  if (tried() && was_healthy && slot.state == State::Running) adopt_code(now);
+  if (tried() && was_healthy) adopt_code(now);
   if (tried())
     reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
                   phase == Phase::Failed ? "" : " before it was healthy");
@@ -1341,39 +1342,43 @@ void ended(Slot& slot, int status, Ms now) {
   begin_shutdown(now, exit_failed);
 }
 
-// Reaps a child that has ended, and returns its pid; 0: none has; -1: waitpid failed.
-// `found` says whether one was already found since SIGCHLD came.
-pid_t reap_one(int& status, bool found) {
-  // Who is in no slot is an orphan that was re-parented to this process.
-  if (pool.reaps_all) return waitpid(-1, &status, WNOHANG);
-  // In an application: who is in no slot is the application's own child, and left to it.
-  siginfo_t first{};
-  if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0) return -1;
-  if (first.si_pid && slot_of(first.si_pid)) return waitpid(first.si_pid, &status, WNOHANG);
-  // One that is left to it hides those behind it; and it may have reaped one that was not its own.
-  if (first.si_pid == 0 && found) return 0;
-  for (const Slot& slot : slots)
-    if (slot.pid > 0)
-      if (const pid_t pid = waitpid(slot.pid, &status, WNOHANG)) return pid;
-  return 0;
-}
-
-// Reaps all that have ended: one SIGCHLD may stand for several deaths.
+// Reaps all workers that have ended: one SIGCHLD may stand for several deaths.
 void reap(Ms now) {
-  pool.reap_at = never;
   for (bool found = false;; found = true) {
     int status;
-    const pid_t pid = reap_one(status, found);
+    pid_t pid = -1;  // any: who is in no slot is an orphan that was re-parented to this process
+    if (!pool.reaps_all) {
+      // In an application it is a child of its own, and left to it.
+      siginfo_t first{};
+      if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0) break;
+      pid = first.si_pid;
+      if (pid == 0 && found) return;
+      if (pid == 0 || !slot_of(pid)) break;
+    }
+    pid = waitpid(pid, &status, WNOHANG);
     if (pid == 0) return;
     if (pid < 0) break;
     if (Slot* slot = slot_of(pid)) ended(*slot, status, now);
   }
-  // No children, or (an application that waits for any child) one that somebody else has reaped. A
-  // death that goes unseen is a pool too small: so look at each, and soon again.
+  // A child of the application hides those behind it. Or the application, waiting for any child,
+  // has reaped one that was not its own; a death that goes unseen would be a pool too small.
   for (Slot& slot : slots)
     if (slot.pid > 0) {
-      if (kill(slot.pid, 0) != 0 && errno == ESRCH) ended(slot, 0, now);
-      pool.reap_at = now + start_interval;
+      int status = 0;
+      const pid_t pid = waitpid(slot.pid, &status, WNOHANG);
+      if (pid > 0 || (pid < 0 && errno == ECHILD)) ended(slot, status, now);
+    }
+}
+
+// Blocked in a system call, a worker does not see the request: this wakes it up.
+void nudge_all(Ms now) {
+  pool.nudge_at = now + nudge_interval;
+  reap(now);  // an application may have waited for a worker, and its SIGCHLD come before that
+  if (pool.job.is_command()) return;
+  for (Slot& slot : slots)
+    if (slot.pid > 0) {
+      kill(slot.pid, SIGTERM);
+      kill(slot.pid, SIGCONT);
     }
 }
 
@@ -1425,7 +1430,7 @@ void reload(Ms now) {
     log_event(LOG_INFO, "reload: already under way, and the file is the same");
   } else {
     pool.trial = Trial::Superseded;
-    if (extra.state == State::Running) request(extra);
+    request(extra);
   }
 }
 
@@ -1433,7 +1438,7 @@ void reload(Ms now) {
 // a worker on the new code runs in the pool.
 void advance_reload(Ms now) {
   const bool underway = pool.trial == Trial::Underway;
-  if (underway && extra.state == State::Running && healthy(extra, now)) return adopt_code(now);
+  if (underway && healthy(extra, now)) return adopt_code(now);
   if (now >= trial_deadline(now)) {
     if (underway)
       reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(extra),
@@ -1495,8 +1500,7 @@ void take_signals(Ms now) {
 // The earliest time at which apply_due() will have something to do.
 Ms next_deadline(Ms now) {
   Ms next = earlier_of(watch_deadline(now), trial_deadline(now));
-  next = earlier_of(next, earlier_of(pool.reap_at, pool.check_at));
-  next = earlier_of(next, earlier_of(pool.nudge_at, pool.kill_at));
+  next = earlier_of(earlier_of(next, pool.check_at), earlier_of(pool.nudge_at, pool.kill_at));
   for (const Slot& slot : slots) {
     if (slot.state == State::Waiting) next = earlier_of(next, later_of(slot.due, pool.fork_at));
     if (slot.state == State::Aborted) next = earlier_of(next, slot.due);
@@ -1504,8 +1508,15 @@ Ms next_deadline(Ms now) {
   return next;
 }
 
+// Whether a signal waits that comes before the starts that are due. To start a thousand workers
+// takes a while; but the end of one is no news, once one has been healthy.
+bool is_urgent() {
+  for (int event = pool.ever_healthy ? Shutdown : Child; event <= Reload; event++)
+    if (load(arrived[event]) > 0) return true;
+  return false;
+}
+
 void apply_due(Ms now) {
-  if (now >= pool.reap_at) reap(now);
   if (now >= pool.kill_at) kill_all();
   if (now >= pool.nudge_at) nudge_all(now);
   if (now >= pool.check_at)
@@ -1516,9 +1527,7 @@ void apply_due(Ms now) {
   notify_when_settled(now);
   if (now < pool.fork_at) return;
   for (Slot& slot : slots)
-    // To start a thousand workers takes a while: who asks for something meanwhile comes first, and
-    // what is still due then is started after that. A death can wait.
-    if (slot.state == State::Waiting && now >= slot.due && (!start(slot) || is_asked())) return;
+    if (slot.state == State::Waiting && now >= slot.due && (!start(slot) || is_urgent())) return;
 }
 
 // Waits for the deadline or a signal, and empties the self-pipe.
@@ -1549,11 +1558,6 @@ const char* acquire() {
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return "shared memory";
   shared = static_cast<Shared*>(memory);
-  // Once for the process, and not in each worker: what the call touches costs page faults there.
-  static bool registered = false;
-  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool)) != 0)
-    return "a fork handler";
-  registered = true;
   return make_environment() ? nullptr : "the environment";
 }
 
@@ -1575,7 +1579,6 @@ void release() {
 // The master: runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
   running = true;
-  master_pid = getpid();
   master_thread = pthread_self();
   pool = {.job = job, .options = options, .target = options.workers};
   // Who ignores SIGCHLD counts on it that no zombies are left (POSIX, _Exit).
@@ -1611,8 +1614,9 @@ int run_pool(const Job& job, const Options& options) {
 
 // As PID 1: ends what the workers have left behind in the namespace, which would otherwise be
 // killed with this process. Takes what is left of the grace period; a further signal cuts it short.
-void end_leftovers() {
-  const Ms deadline = pool.options.grace ? pool.stopping_since + pool.options.grace : never;
+void end_leftovers(Ms grace) {
+  const Ms since = pool.stopping ? pool.stopping_since : clock_ms();
+  const Ms deadline = grace ? since + grace : never;
   kill(-1, SIGTERM);
   kill(-1, SIGCONT);
   for (Ms now = clock_ms(); now < deadline; now = clock_ms()) {
@@ -1673,7 +1677,6 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   }
   for (int& count : arrived) store(count, 0);
   if (!install_handlers()) {
-    restore_handlers();
     running = false;
     return -1;
   }
@@ -1703,6 +1706,6 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   keep_standard_descriptors();
   const int status = open_sockets() ? run_pool(job, options) : exit_failed;
   remove_socket_files();
-  if (getpid() == 1) end_leftovers();
+  if (getpid() == 1) end_leftovers(options.grace);
   return status;  // the handlers stay: no signal changes the status any more
 }

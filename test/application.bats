@@ -161,6 +161,16 @@ application=with_archive
   stops_with 0
 }
 
+@test "a signal to a process that another thread has just forked ends that, and never the pool" {
+  run_application strangers
+  eventually printed_times 2 "^worker"
+  touch go
+  eventually printed "^strangers 101$"
+  has_workers 2
+  logged_times 0 "shutting down"
+  stops_with 0
+}
+
 @test "a worker function runs alone, without forkd" {
   run "$BATS_FILE_TMPDIR/with_archive" alone
   [ "${lines[1]}" = "5 tasks, number -1, stop 1" ]

@@ -187,6 +187,30 @@ int main(int argc, char **argv) {
     pthread_join(thread, NULL);
     return result;
   }
+  if (strcmp(mode, "strangers") == 0) { /* signals to processes that another thread forks just now */
+    pthread_t thread;
+    int result = -1, status, ended = 0;
+    pthread_create(&thread, NULL, run_in_thread, &result);
+    while (access("go", F_OK) != 0) pause_ms(5);
+    for (int i = 0; i < 100; i++) {
+      const pid_t child = fork();
+      if (child == 0)
+        for (;;) pause();
+      kill(child, SIGTERM);
+      waitpid(child, &status, 0);
+      ended += WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM;
+    }
+    const pid_t child = vfork();
+    if (child == 0) {
+      kill(getpid(), SIGTERM);
+      _exit(0);
+    }
+    waitpid(child, &status, 0);
+    ended += WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM;
+    dprintf(1, "strangers %d\n", ended);
+    pthread_join(thread, NULL);
+    return result;
+  }
   if (strcmp(mode, "steals") == 0) {
     pthread_t thread;
     pthread_create(&thread, NULL, steal, NULL);

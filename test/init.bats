@@ -55,6 +55,22 @@ no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /
   printed "orderly end"
 }
 
+@test "as PID 1 that could not even begin it lets what it has found end in an orderly way" {
+  unshare --pid --fork true 2>/dev/null || skip "cannot make a PID namespace here"
+  for arguments in "./nowhere.so:run" "-b ./nowhere/socket true"; do
+    rm -f ready
+    status=0
+    # The shell, which has a child, becomes forkd.
+    # shellcheck disable=SC2016
+    unshare --pid --fork --kill-child sh -c '
+      (trap "sleep 0.3; echo orderly; exit" TERM; touch ready; while :; do sleep 0.05; done) &
+      until [ -e ready ]; do sleep 0.01; done
+      exec "$0" $1' "$FORKD" "$arguments" >out 2>>log 3>&- || status=$?
+    [ "$status" -eq 1 ]
+    printed orderly
+  done
+}
+
 @test "as PID 1 it waits for a stubborn orphan no longer than the grace period" {
   run_as_init -g 0.3 "$W:leaves_stubborn_orphan"
   eventually printed stubborn

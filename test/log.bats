@@ -37,6 +37,17 @@ load helper
   stops_with 0
 }
 
+@test "a log that is a file, and at its limit, ends nobody" {
+  # shellcheck disable=SC2016
+  background sh -c 'ulimit -f 0 && exec "$0" "$1"' "$FORKD" "$W:steady" 2>limited
+  master=$background
+  eventually has_workers 1
+  kill -KILL "$(living "$master")"
+  eventually has_workers 1
+  stops_with 0
+  [ ! -s limited ]
+}
+
 grows_until_reported() { signal USR1; logged "warning: [0-9]* log lines\? w[a-z]* dropped"; }
 
 @test "a reader of stderr that has gone does not end the pool" {

@@ -275,6 +275,17 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
   has_workers 2
 }
 
+@test "new code that survives its SIGABRT and is healthy then is the pool's" {
+  deploy one
+  run_forkd -t 0.5 ./code.so:late_in_two
+  eventually has_workers 1
+  deploy two
+  signal HUP
+  eventually logged "worker 1024 .*is aborted"
+  eventually logged "reload succeeded"
+  never logged "worker 1024 .* has not ended and is killed"
+}
+
 @test "TERM during a reload ends the pool in an orderly way" {
   start_one -n 2 -g 0.5
   eventually runs 1 2

@@ -122,6 +122,15 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
   logged "cannot execute ./plain: Permission denied"
 }
 
+@test "of a thousand workers that cannot start, the first ones end it" {
+  for worker in ./nowhere/job "$BIN/undefined.so:steady"; do
+    run_forkd -n 1024 "$worker"
+    ends_with 1
+    [ "$(grep -c 'started$' log)" -lt 1024 ]
+    rm log
+  done
+}
+
 @test "a command that disappears later does not end the pool" {
   printf '#!/bin/sh\nexec sleep 1000\n' >job
   chmod +x job

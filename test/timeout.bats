@@ -50,6 +50,16 @@ load helper
   eventually is_replaced 0 "$old"
 }
 
+@test "a worker that goes on although it was aborted is asked to end like any other" {
+  run_forkd -t 0.5 -g 40 "$W:survives_abort"
+  eventually logged "is aborted"
+  start=$SECONDS
+  stops_with 0
+  # And not by the SIGKILL eight seconds later, nor by the SIGTERM after half of the grace period.
+  [ $((SECONDS - start)) -lt 8 ]
+  printed survived
+}
+
 @test "a worker that was aborted before a shutdown, and takes no notice, makes the status 3" {
   run_forkd -t 0.2 -g 1 "$W:ignores_abort"
   eventually logged "is aborted"

@@ -46,6 +46,15 @@ WORKER changing() {
   return *VERSION == '1' ? steadily() : raise(SIGSEGV);
 }
 
+// Steady in version 1; in version 2 it yields late for the first time, whatever SIGABRT says.
+WORKER late_in_two() {
+  if (*VERSION == '2') {
+    signal(SIGABRT, SIG_IGN);
+    for (int i = 0; i < 150; i++) pause_ms(10);
+  }
+  return steadily();
+}
+
 // Fails before its first yield in version 1, and is steady in version 2.
 WORKER broken_in_one() {
   introduce();

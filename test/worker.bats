@@ -152,8 +152,14 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
 }
 
 @test "descriptors that the worker's own code opens while it is loaded are left alone" {
-  run_forkd "$BIN/ctor_files.so:steady"
+  cp "$BIN/ctor_files.so" code.so
+  run_forkd ./code.so:steady
   eventually printed "^kept 6 of 6$"
+  # Also when the file has gone and is loaded by way of the descriptor that the master holds.
+  rm code.so
+  : >out
+  eventually printed_times 5 "^child kept 6 of 6$"
+  never printed "kept [0-5]"
 }
 
 @test "forkd_run within a worker is refused" {

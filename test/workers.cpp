@@ -112,7 +112,17 @@ WORKER ignores_abort() {
   return hangs();
 }
 
-// That, if it is worker 1; any other one yields steadily.
+static void take_no_notice(int) {}
+
+// Does one long task, which SIGABRT does not end, and yields steadily after that.
+WORKER survives_abort() {
+  signal(SIGABRT, take_no_notice);
+  pause_ms(1500);
+  say("survived\n");
+  return steadily();
+}
+
+// Takes no notice of SIGABRT, if it is worker 1; any other one yields steadily.
 WORKER second_ignores_abort() {
   return forkd_worker_number() == 1 ? ignores_abort() : steadily();
 }
