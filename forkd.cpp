@@ -1573,12 +1573,11 @@ void release() {
   shared = nullptr;
   free(worker_environment);
   worker_environment = nullptr;
-  running = false;
+  store(running, false);
 }
 
 // The master: runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
-  running = true;
   master_thread = pthread_self();
   pool = {.job = job, .options = options, .target = options.workers};
   // Who ignores SIGCHLD counts on it that no zombies are left (POSIX, _Exit).
@@ -1677,7 +1676,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   }
   for (int& count : arrived) store(count, 0);
   if (!install_handlers()) {
-    running = false;
+    store(running, false);
     return -1;
   }
   fflush(nullptr);  // or every worker would write what is in the buffers once more
@@ -1704,6 +1703,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     usage_error("a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
                 job.spec);
   keep_standard_descriptors();
+  running = true;
   const int status = open_sockets() ? run_pool(job, options) : exit_failed;
   remove_socket_files();
   if (getpid() == 1) end_leftovers(options.grace);

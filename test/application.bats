@@ -162,6 +162,7 @@ application=with_archive
 }
 
 @test "a signal to a process that another thread has just forked ends that, and never the pool" {
+  case $LDFLAGS in *thread*) skip "the thread sanitizer delays signals" ;; esac
   run_application strangers
   eventually printed_times 2 "^worker"
   touch go
