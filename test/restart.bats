@@ -152,7 +152,7 @@ older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 
   eventually starts_of 0 3
   touch exists
   eventually starts_of 0 4
-  has_workers 1
+  eventually has_workers 1
 }
 
 @test "the end of every worker is seen when all die at the same moment" {
@@ -188,7 +188,7 @@ older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 
   kill -INT "$background" 2>/dev/null
   kill -KILL "$background"
   eventually has_workers 3
-  logged_times 3 started
+  eventually logged_times 3 started
   signal TERM
   eventually gone_or_zombie "$master"
 }

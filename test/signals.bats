@@ -19,7 +19,7 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
   eventually has_workers 3
   signal USR2
   eventually has_workers 2
-  logged "worker 2 (pid [0-9]*) exited with status 0"
+  eventually logged "worker 2 (pid [0-9]*) exited with status 0"
 }
 
 @test "USR2 never removes the last worker" {

@@ -44,7 +44,7 @@ load helper
   run_forkd "$W:leaves_by_return"
   eventually printed atexit
   printed buffered
-  logged "exited with status 0"
+  eventually logged "exited with status 0"
 }
 
 @test "a value that is returned is the exit status" {
