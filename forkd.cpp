@@ -643,7 +643,7 @@ const struct {
   void (*in_worker)(int);  // of a function; null: what it was before forkd
   int flags;               // there, for a handler: whether a blocking read or write is restarted
 } signal_table[] = {
-    {SIGCHLD, Child, count_signal, nullptr, 0},
+    {SIGCHLD, Child, count_signal, nullptr, 0},  // the first: run_pool() asks for its caller_action
     {SIGCONT, Continued, count_signal, nullptr, 0},
     {SIGINT, Shutdown, count_signal, on_request, SA_RESTART},
     {SIGQUIT, Shutdown, count_signal, on_request, SA_RESTART},
@@ -1023,9 +1023,9 @@ forkd_worker* load_function(const Job& job) {
   return reinterpret_cast<forkd_worker*>(function);
 }
 
-// Gives the signals the effect that they have in a worker. All are blocked: one that has come since
-// the fork, and that it ignores, is discarded; to a command as well (USR1 of a pkill for the
-// master).
+// Gives the signals the effect that they have in a worker. All are blocked until the end of this,
+// so ignoring one discards it if it has come since the fork: for a command, too, where USR1 and
+// USR2 (of pkill) were meant for the master, and get their effect back at once.
 void set_signals(bool is_command) {
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
@@ -1346,9 +1346,9 @@ void ended(Slot& slot, int status, Ms now) {
 void reap(Ms now) {
   for (bool found = false;; found = true) {
     int status;
-    pid_t pid = -1;  // any: who is in no slot is an orphan that was re-parented to this process
+    pid_t pid = -1;  // any child: one in no slot is an orphan that was re-parented to this process
     if (!pool.reaps_all) {
-      // In an application it is a child of its own, and left to it.
+      // Here one in no slot is the application's own child, and left to it.
       siginfo_t first{};
       if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0) break;
       pid = first.si_pid;
@@ -1360,8 +1360,8 @@ void reap(Ms now) {
     if (pid < 0) break;
     if (Slot* slot = slot_of(pid)) ended(*slot, status, now);
   }
-  // A child of the application hides those behind it. Or the application, waiting for any child,
-  // has reaped one that was not its own; a death that goes unseen would be a pool too small.
+  // A child of the application hides those behind it; or the application, waiting for any child,
+  // has reaped a worker. A death that goes unseen would leave the pool too small.
   for (Slot& slot : slots)
     if (slot.pid > 0) {
       int status = 0;
@@ -1373,7 +1373,7 @@ void reap(Ms now) {
 // Blocked in a system call, a worker does not see the request: this wakes it up.
 void nudge_all(Ms now) {
   pool.nudge_at = now + nudge_interval;
-  reap(now);  // an application may have waited for a worker, and its SIGCHLD come before that
+  reap(now);  // what the application itself has reaped may not have been missed yet
   if (pool.job.is_command()) return;
   for (Slot& slot : slots)
     if (slot.pid > 0) {
