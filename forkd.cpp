@@ -1287,6 +1287,33 @@ void adopt_code(Ms now) {
   notify_reloaded("succeeded");
 }
 
+// Says how a worker's process has ended, or why it did not even start.
+void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t size) {
+  if (load(line_of(slot).phase) == Phase::Failed)
+    snprintf(text, size, "could not start: %.*s", static_cast<int>(why_size),
+             shared->why[number_of(slot)]);
+  else if (WIFEXITED(status))
+    snprintf(text, size, "exited with status %d after %lld.%03lld s", WEXITSTATUS(status),
+             lived / 1000, lived % 1000);
+  else
+    snprintf(text, size, "was ended by signal %d (%s)%s after %lld.%03lld s", WTERMSIG(status),
+             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "", lived / 1000,
+             lived % 1000);
+}
+
+// Ends a pool that does not come up: a worker cannot be loaded, or every one keeps failing, and
+// none was ever healthy.
+void give_up_if_hopeless(Phase phase, Ms now) {
+  if (phase != Phase::Failed && !all_keep_failing()) return;
+  for (const Slot& slot : slots) pool.ever_healthy = pool.ever_healthy || healthy(slot, now);
+  if (pool.ever_healthy) return;
+  if (phase != Phase::Failed)
+    log_event(LOG_CRIT,
+              "no worker was ever healthy, and every one has failed %d times in a row: giving up",
+              give_up_after);
+  begin_shutdown(now, exit_failed);
+}
+
 // A worker's process has ended and was reaped.
 void ended(Slot& slot, int status, Ms now) {
   const Phase phase = load(line_of(slot).phase);
@@ -1300,16 +1327,7 @@ void ended(Slot& slot, int status, Ms now) {
     pool.status = exit_killed;
 
   char how[why_size + 64];
-  if (phase == Phase::Failed)
-    snprintf(how, sizeof how, "could not start: %.*s", static_cast<int>(why_size),
-             shared->why[number_of(slot)]);
-  else if (WIFEXITED(status))
-    snprintf(how, sizeof how, "exited with status %d after %lld.%03lld s", WEXITSTATUS(status),
-             lived / 1000, lived % 1000);
-  else
-    snprintf(how, sizeof how, "was ended by signal %d (%s)%s after %lld.%03lld s", WTERMSIG(status),
-             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "", lived / 1000,
-             lived % 1000);
+  describe_end(slot, status, lived, how, sizeof how);
   const auto tried = [&] { return &slot == &extra && pool.trial == Trial::Underway; };
   if (tried() && was_healthy) adopt_code(now);
   if (tried())
@@ -1331,15 +1349,7 @@ void ended(Slot& slot, int status, Ms now) {
   if (&slot == &extra && pool.trial == Trial::Superseded) begin_reload(now);
   if (!wanted(slot)) return;
   want(slot, slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
-
-  if (phase != Phase::Failed && !all_keep_failing()) return;
-  for (const Slot& other : slots) pool.ever_healthy = pool.ever_healthy || healthy(other, now);
-  if (pool.ever_healthy) return;
-  if (phase != Phase::Failed)
-    log_event(LOG_CRIT,
-              "no worker was ever healthy, and every one has failed %d times in a row: giving up",
-              give_up_after);
-  begin_shutdown(now, exit_failed);
+  give_up_if_hopeless(phase, now);
 }
 
 // Reaps all workers that have ended: one SIGCHLD may stand for several deaths.
