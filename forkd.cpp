@@ -150,13 +150,13 @@ constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 // consistent, for where two sides each write one flag and then read the other's, whoever comes
 // second has to see both; nowhere is it hot, but in forkd_yield(), which says what it needs.
 template <typename T>
-T load(const T& from) {
+T atomic_load(const T& from) {
   T value;
   __atomic_load(&from, &value, __ATOMIC_SEQ_CST);
   return value;
 }
 template <typename T>
-void store(T& to, T value) {
+void atomic_store(T& to, T value) {
   __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
 }
 
@@ -415,7 +415,7 @@ int socket_count;  // the workers' sockets, from first_socket on
 
 void close_own(Own which) {
   if (own[which] >= 0) close(own[which]);
-  store(own[which], -1);
+  atomic_store(own[which], -1);
 }
 
 void close_own_but(Own kept) {
@@ -426,10 +426,10 @@ void close_own_but(Own kept) {
 // Takes a descriptor over: closed on exec, and away from where a worker expects one of its own: the
 // sockets, and 0, 1 and 2, which may have been closed when forkd was started. False, with errno: no
 // room.
-bool take_over(Own which, int fd) {
+bool keep_own(Own which, int fd) {
   if (fd < 0) return false;
   close_own(which);
-  store(own[which], fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count));
+  atomic_store(own[which], fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count));
   const int reason = errno;
   close(fd);
   errno = reason;
@@ -481,7 +481,7 @@ bool log_is_socket = false;  // as systemd has it
 void open_log() {
   struct stat is {};
   if (fstat(STDERR_FILENO, &is) == 0 && (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)))
-    take_over(LogAgain, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    keep_own(LogAgain, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   log_is_socket = S_ISSOCK(is.st_mode);
 }
 
@@ -634,7 +634,7 @@ enum Event { Child, Continued, Shutdown, Grow, Shrink, Reload, Nothing, event_co
 
 void count_signal(int number);  // the master's handler
 void on_request(int number);    // a function worker's: it ends at its next yield
-void leave_pool();              // the fork handler
+void leave_pool_on_fork();      // the fork handler
 
 const struct {
   int number;
@@ -668,7 +668,8 @@ int handling;              // in how many threads of an application the handler 
 // pipe can never be too full to hold a signal.
 void count_signal(int number) {
   const int saved_errno = errno;
-  if (getpid() != master_pid) {  // forked by an application's other thread, before leave_pool()
+  if (getpid() !=
+      master_pid) {  // forked by an application's other thread, before leave_pool_on_fork()
     for (int i = 0; i < signal_count; i++)
       if (signal_table[i].number == number) sigaction(number, &caller_action[i], nullptr);
     kill(getpid(), number);
@@ -679,7 +680,7 @@ void count_signal(int number) {
   for (const auto& entry : signal_table)
     if (entry.number == number) __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
   const bool first = !__atomic_exchange_n(&woken, true, __ATOMIC_SEQ_CST);
-  const int end = load(own[WakeWrite]);
+  const int end = atomic_load(own[WakeWrite]);
   if (first && end >= 0 && write(end, "", 1) < 0) {
     // Nothing is lost: wait_until() looks at `woken` before it waits.
   }
@@ -692,7 +693,8 @@ bool install_handlers() {
   master_pid = getpid();
   // Once for the process, and not in each worker: what the call touches costs page faults there.
   static bool registered = false;
-  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool)) != 0) return false;
+  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) != 0)
+    return false;
   registered = true;
   struct sigaction action {};
   sigfillset(&action.sa_mask);
@@ -718,7 +720,7 @@ void restore_handlers() {
   pthread_sigmask(SIG_SETMASK, &caller_mask, nullptr);
 }
 
-int take(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
+int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
 
 // ---------------------------------------------------------------------------------------------
 // The process table
@@ -727,7 +729,7 @@ int take(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_
 enum class Phase : int {
   Starting,  // forked, its code not loaded yet
   Loaded,    // about to enter the function, or to execute the command
-  Failed,    // could not; the reason is in `why`
+  Failed,    // could not; the reason is in `start_error`
 };
 
 // What a worker and the master tell each other: one cache line a worker, so that a worker that
@@ -742,11 +744,12 @@ struct alignas(64) Line {
 static_assert(sizeof(Line) == 64);
 
 constexpr int slot_count = max_workers + 1;  // the last one is for the extra worker of a reload
-constexpr size_t why_size = 1024;
+constexpr size_t start_error_size = 1024;
 
 struct Shared {
   Line line[slot_count];
-  char why[slot_count][why_size];  // why it failed to start; no memory is used before one does
+  char start_error[slot_count]
+                  [start_error_size];  // why it failed to start; no memory is used before one does
 };
 
 Shared* shared;  // mapped by the master, inherited by the workers
@@ -810,12 +813,12 @@ struct Pool {
   int status = 0;         // the exit status
 } pool;
 
-bool wanted(const Slot& slot) { return !pool.stopping && number_of(slot) < pool.target; }
+bool is_wanted(const Slot& slot) { return !pool.stopping && number_of(slot) < pool.target; }
 
 // A worker that has yielded, or has run for a second since its code was loaded.
 bool healthy(const Slot& slot, Ms now) {
   const Line& line = line_of(slot);
-  return slot.pid > 0 && load(line.phase) == Phase::Loaded &&
+  return slot.pid > 0 && atomic_load(line.phase) == Phase::Loaded &&
          (__atomic_load_n(&line.yields, __ATOMIC_RELAXED) > 0 ||
           now - line.loaded_at >= healthy_after);
 }
@@ -864,7 +867,7 @@ void open_notify() {
   memcpy(notify_name.sun_path, path, length);
   if (path[0] == '@') notify_name.sun_path[0] = '\0';
   notify_name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (!take_over(Notify, socket(AF_UNIX, SOCK_DGRAM, 0)))
+  if (!keep_own(Notify, socket(AF_UNIX, SOCK_DGRAM, 0)))
     log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
 }
 
@@ -935,8 +938,8 @@ void on_request(int number) {
     set_action(number, SIG_DFL, 0);
     kill(getpid(), number);  // raise(3) may take itself for the parent's thread
   } else {
-    store(self.line->request, 1);
-    const int end = load(self.stop_pipe[1]);
+    atomic_store(self.line->request, 1);
+    const int end = atomic_load(self.stop_pipe[1]);
     // Filling the pipe does no harm: readable it stays.
     if (end >= 0 && write(end, "", 1) < 0) errno = saved_errno;
   }
@@ -946,7 +949,7 @@ void on_request(int number) {
 // The fork handler, for whatever process but a worker is forked: a child of a worker is no worker,
 // and one of an application's other threads no master. In it the signals do what they did before,
 // or have their default effect, but for those whose handlers the user's code has set meanwhile.
-void leave_pool() {
+void leave_pool_on_fork() {
   if (!running || (forking && pthread_equal(pthread_self(), master_thread))) return;
   for (int i = 0; i < signal_count; i++) {
     const auto& entry = signal_table[i];
@@ -970,9 +973,9 @@ void leave_pool() {
 [[noreturn, gnu::format(printf, 1, 2)]] void fail_to_start(const char* format, ...) {
   va_list args;
   va_start(args, format);
-  vsnprintf(shared->why[self.number], why_size, format, args);
+  vsnprintf(shared->start_error[self.number], start_error_size, format, args);
   va_end(args);
-  store(self.line->phase, Phase::Failed);
+  atomic_store(self.line->phase, Phase::Failed);
   _exit(127);
 }
 
@@ -995,7 +998,7 @@ void* load_pinned(const char* path, Own code, const struct stat& file) {
     void* library = dlopen(path, flags);
     if (leads_to(path, file)) return library;
     // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
-    store(self.line->request, 1);
+    atomic_store(self.line->request, 1);
     _exit(0);
   }
 #ifdef __linux__
@@ -1083,7 +1086,7 @@ bool make_environment() {
   if (!job.path) close_own_but(own_count);
   forkd_worker* function = job.path ? load_function(job) : job.function;
   self.line->loaded_at = clock_ms();
-  store(self.line->phase, Phase::Loaded);
+  atomic_store(self.line->phase, Phase::Loaded);
   if (function) exit(function(job.argc, job.argv));
   execvp(job.argv[0], job.argv);
   fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
@@ -1102,7 +1105,7 @@ Ms backoff(int failures) {
 }
 
 // Plans a start, never more than ten a second for one number.
-void want(Slot& slot, Ms at) {
+void schedule_start(Slot& slot, Ms at) {
   slot.state = State::Waiting;
   slot.due = slot.started ? later_of(at, slot.started + start_interval) : at;
 }
@@ -1111,7 +1114,7 @@ void want(Slot& slot, Ms at) {
 const char* pin_code(Own which, struct stat& file) {
   if (!pool.job.path) return nullptr;
   // O_NONBLOCK: a FIFO there must not hold the master up.
-  if (!take_over(which, open(pool.job.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) ||
+  if (!keep_own(which, open(pool.job.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) ||
       fstat(own[which], &file) != 0)
     return strerror(errno);
   return S_ISREG(file.st_mode) ? nullptr : "not a regular file";
@@ -1119,7 +1122,7 @@ const char* pin_code(Own which, struct stat& file) {
 
 // The end of a reload that failed: the pool has lost nothing.
 [[gnu::format(printf, 1, 2)]] void reload_failed(const char* format, ...) {
-  char reason[why_size + 128];
+  char reason[start_error_size + 128];
   va_list args;
   va_start(args, format);
   vsnprintf(reason, sizeof reason, format, args);
@@ -1173,17 +1176,17 @@ void request(Slot& slot) {
   if (slot.state == State::Running) slot.state = State::Ending;
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
-  store(line_of(slot).request, 1);
+  atomic_store(line_of(slot).request, 1);
   if (pool.job.is_command()) {
     kill(slot.pid, SIGTERM);
     kill(slot.pid, SIGCONT);  // a stopped process would not see the other
-  } else if (load(line_of(slot).has_stop_fd)) {
+  } else if (atomic_load(line_of(slot).has_stop_fd)) {
     kill(slot.pid, SIGHUP);
   }
 }
 
 // Nobody wants the worker any more.
-void dismiss(Slot& slot) {
+void retire(Slot& slot) {
   if (slot.state == State::Waiting) slot.state = State::Empty;
   request(slot);
 }
@@ -1196,7 +1199,7 @@ void begin_shutdown(Ms now, int status) {
   pool.status = status;
   pool.nudge_at = now + finite_grace() / 2;
   pool.kill_at = pool.options.grace ? now + pool.options.grace : never;
-  for (Slot& slot : slots) dismiss(slot);
+  for (Slot& slot : slots) retire(slot);
 }
 
 void kill_worker(Slot& slot) {
@@ -1251,7 +1254,7 @@ void restart_all(Ms now) {
     request(slot);
     if (slot.state != State::Waiting) continue;
     slot.failures = 0;
-    want(slot, now);
+    schedule_start(slot, now);
   }
 }
 
@@ -1270,7 +1273,7 @@ void begin_reload(Ms now) {
   if (const char* reason = pin_code(NextCode, pool.next_code))
     reload_failed("cannot load %s: %s", pool.job.spec, reason);
   else
-    want(extra, now);
+    schedule_start(extra, now);
 }
 
 // The extra worker is healthy: its code is the pool's from now on.
@@ -1289,9 +1292,9 @@ void adopt_code(Ms now) {
 
 // Says how a worker's process has ended, or why it did not even start.
 void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t size) {
-  if (load(line_of(slot).phase) == Phase::Failed)
-    snprintf(text, size, "could not start: %.*s", static_cast<int>(why_size),
-             shared->why[number_of(slot)]);
+  if (atomic_load(line_of(slot).phase) == Phase::Failed)
+    snprintf(text, size, "could not start: %.*s", static_cast<int>(start_error_size),
+             shared->start_error[number_of(slot)]);
   else if (WIFEXITED(status))
     snprintf(text, size, "exited with status %d after %lld.%03lld s", WEXITSTATUS(status),
              lived / 1000, lived % 1000);
@@ -1315,9 +1318,9 @@ void give_up_if_hopeless(Phase phase, Ms now) {
 }
 
 // A worker's process has ended and was reaped.
-void ended(Slot& slot, int status, Ms now) {
-  const Phase phase = load(line_of(slot).phase);
-  const bool asked = load(line_of(slot).request);
+void worker_ended(Slot& slot, int status, Ms now) {
+  const Phase phase = atomic_load(line_of(slot).phase);
+  const bool asked = atomic_load(line_of(slot).request);
   const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   const bool was_healthy = healthy(slot, now) || (phase == Phase::Loaded && succeeded);
   const Ms lived = now - slot.started;
@@ -1326,7 +1329,7 @@ void ended(Slot& slot, int status, Ms now) {
       (slot.state == State::Aborted || slot.state == State::Killed))
     pool.status = exit_killed;
 
-  char how[why_size + 64];
+  char how[start_error_size + 64];
   describe_end(slot, status, lived, how, sizeof how);
   const auto tried = [&] { return &slot == &extra && pool.trial == Trial::Underway; };
   if (tried() && was_healthy) adopt_code(now);
@@ -1347,8 +1350,9 @@ void ended(Slot& slot, int status, Ms now) {
     slot.failures++;
   slot.proven = was_healthy && slot.failures == 0;
   if (&slot == &extra && pool.trial == Trial::Superseded) begin_reload(now);
-  if (!wanted(slot)) return;
-  want(slot, slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
+  if (!is_wanted(slot)) return;
+  schedule_start(slot,
+                 slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
   give_up_if_hopeless(phase, now);
 }
 
@@ -1368,7 +1372,7 @@ void reap(Ms now) {
     pid = waitpid(pid, &status, WNOHANG);
     if (pid == 0) return;
     if (pid < 0) break;
-    if (Slot* slot = slot_of(pid)) ended(*slot, status, now);
+    if (Slot* slot = slot_of(pid)) worker_ended(*slot, status, now);
   }
   // A child of the application hides those behind it; or the application, waiting for any child,
   // has reaped a worker. A death that goes unseen would leave the pool too small.
@@ -1376,7 +1380,7 @@ void reap(Ms now) {
     if (slot.pid > 0) {
       int status = 0;
       const pid_t pid = waitpid(slot.pid, &status, WNOHANG);
-      if (pid > 0 || (pid < 0 && errno == ECHILD)) ended(slot, status, now);
+      if (pid > 0 || (pid < 0 && errno == ECHILD)) worker_ended(slot, status, now);
     }
 }
 
@@ -1407,7 +1411,7 @@ void grow(Ms now) {
   tell_target();
   if (slot.state != State::Empty) return;  // Ending: its successor starts when it has ended
   slot.failures = 0;
-  want(slot, now);
+  schedule_start(slot, now);
 }
 
 void shrink() {
@@ -1417,7 +1421,7 @@ void shrink() {
   }
   Slot& slot = slots[--pool.target];
   tell_target();
-  dismiss(slot);
+  retire(slot);
 }
 
 // Whether the file that a reload tries is still the newest one.
@@ -1458,7 +1462,7 @@ void advance_reload(Ms now) {
   if (pool.trial != Trial::None || extra.state != State::Running) return;
   for (const Slot& slot : slots)
     if (&slot != &extra && slot.pid > 0 && !slot.outdated &&
-        load(line_of(slot).phase) == Phase::Loaded)
+        atomic_load(line_of(slot).phase) == Phase::Loaded)
       return request(extra);
 }
 
@@ -1473,7 +1477,7 @@ Ms watch_deadline(Ms now) {
     if (slot.pid == 0) continue;
     const bool watched = &slot == &extra ? pool.trial == Trial::Underway
                                          : (hands_over && !slot.outdated) ||
-                                               (settles && wanted(slot) && !healthy(slot, now));
+                                               (settles && is_wanted(slot) && !healthy(slot, now));
     if (watched)
       next = earlier_of(next, now + (now - slot.started < 2 * healthy_after ? watch_interval
                                                                             : slow_watch_interval));
@@ -1485,7 +1489,7 @@ bool is_second_signal(Ms now) {
   return pool.stop_signal_at != 0 && now - pool.stop_signal_at >= second_signal;
 }
 
-void shut_down(Ms now) {
+void on_stop_signal(Ms now) {
   if (is_second_signal(now)) kill_all();
   if (pool.stop_signal_at == 0) pool.stop_signal_at = now;
   if (pool.stopping) return;
@@ -1494,13 +1498,13 @@ void shut_down(Ms now) {
 }
 
 // Acts on the signals that have arrived since the last time. During a shutdown only it counts.
-void take_signals(Ms now) {
-  if (take(Child) > 0) reap(now);  // first: nobody who has already ended needs a signal
-  if (take(Continued) > 0 && pool.options.timeout) check_progress(now, true);
-  if (take(Shutdown) > 0) shut_down(now);
-  for (int count = take(Grow); count > 0 && !pool.stopping; count--) grow(now);
-  for (int count = take(Shrink); count > 0 && !pool.stopping; count--) shrink();
-  if (take(Reload) > 0 && !pool.stopping) reload(now);
+void act_on_signals(Ms now) {
+  if (consume(Child) > 0) reap(now);  // first: nobody who has already ended needs a signal
+  if (consume(Continued) > 0 && pool.options.timeout) check_progress(now, true);
+  if (consume(Shutdown) > 0) on_stop_signal(now);
+  for (int count = consume(Grow); count > 0 && !pool.stopping; count--) grow(now);
+  for (int count = consume(Shrink); count > 0 && !pool.stopping; count--) shrink();
+  if (consume(Reload) > 0 && !pool.stopping) reload(now);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1522,7 +1526,7 @@ Ms next_deadline(Ms now) {
 // takes a while; but the end of one is no news, once one has been healthy.
 bool is_urgent() {
   for (int event = pool.ever_healthy ? Shutdown : Child; event <= Reload; event++)
-    if (load(arrived[event]) > 0) return true;
+    if (atomic_load(arrived[event]) > 0) return true;
   return false;
 }
 
@@ -1545,7 +1549,7 @@ void wait_until(Ms deadline) {
   const Ms left = deadline - clock_ms();
   pollfd wake{.fd = own[WakeRead], .events = POLLIN, .revents = 0};
   int timeout = deadline == never ? -1 : static_cast<int>(later_of(0, earlier_of(left, INT_MAX)));
-  if (load(woken)) timeout = 0;
+  if (atomic_load(woken)) timeout = 0;
   if (poll(&wake, 1, timeout) < 0 && errno != EINTR) {
     const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin on it
     nanosleep(&pause, nullptr);
@@ -1556,13 +1560,13 @@ void wait_until(Ms deadline) {
     // short.
   }
   // Cleared before the counters are taken: a signal from here on writes a byte again.
-  store(woken, false);
+  atomic_store(woken, false);
 }
 
 // What the master cannot do without. Null, or what there is not, with errno.
 const char* acquire() {
   int ends[2];
-  if (!open_pipe(ends) || !take_over(WakeRead, ends[0]) || !take_over(WakeWrite, ends[1]))
+  if (!open_pipe(ends) || !keep_own(WakeRead, ends[0]) || !keep_own(WakeWrite, ends[1]))
     return "a pipe";
   void* memory =
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -1575,15 +1579,15 @@ const char* acquire() {
 void release() {
   // Another thread may be about to write into the pipe, and its descriptor soon be a stranger's.
   const int wake = own[WakeWrite];
-  store(own[WakeWrite], -1);
-  while (load(handling) > 0) sched_yield();
+  atomic_store(own[WakeWrite], -1);
+  while (atomic_load(handling) > 0) sched_yield();
   if (wake >= 0) close(wake);
   close_own_but(own_count);
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
   free(worker_environment);
   worker_environment = nullptr;
-  store(running, false);
+  atomic_store(running, false);
 }
 
 // The master: runs the pool until it has ended, and returns the exit status.
@@ -1608,13 +1612,13 @@ int run_pool(const Job& job, const Options& options) {
     log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
     return exit_failed;
   }
-  for (int i = 0; i < pool.target; i++) want(slots[i], 0);
+  for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
   if (options.timeout) pool.check_at = clock_ms() + options.timeout;
 
   do {
     wait_until(next_deadline(clock_ms()));
     const Ms now = clock_ms();
-    take_signals(now);
+    act_on_signals(now);
     apply_due(now);
   } while (!pool.stopping || any_alive());
 
@@ -1632,7 +1636,7 @@ void end_leftovers(Ms grace) {
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
     }
     if (kill(-1, 0) != 0) return;
-    if (take(Shutdown) > 0 && (pool.stop_signal_at == 0 || is_second_signal(now))) return;
+    if (consume(Shutdown) > 0 && (pool.stop_signal_at == 0 || is_second_signal(now))) return;
     wait_until(earlier_of(deadline, now + leftover_interval));
   }
 }
@@ -1661,11 +1665,11 @@ int forkd_stop_fd() {
   int ends[2];
   if (self.stop_pipe[0] < 0 && open_pipe(ends)) {
     self.stop_pipe[0] = ends[0];
-    store(self.stop_pipe[1], ends[1]);
+    atomic_store(self.stop_pipe[1], ends[1]);
     if (self.line) {
       // From here on the master signals a request. One that it made before is acted on here.
-      store(self.line->has_stop_fd, 1);
-      if (load(self.line->request) && write(ends[1], "", 1) < 0) {
+      atomic_store(self.line->has_stop_fd, 1);
+      if (atomic_load(self.line->request) && write(ends[1], "", 1) < 0) {
       }
     }
   }
@@ -1684,9 +1688,9 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     errno = EINVAL;
     return -1;
   }
-  for (int& count : arrived) store(count, 0);
+  for (int& count : arrived) atomic_store(count, 0);
   if (!install_handlers()) {
-    store(running, false);
+    atomic_store(running, false);
     return -1;
   }
   fflush(nullptr);  // or every worker would write what is in the buffers once more
