@@ -407,33 +407,43 @@ Job parse_job(int argc, char** argv) {
 // The master's descriptors
 // ---------------------------------------------------------------------------------------------
 
-enum Own { WakeRead, WakeWrite, LogAgain, CurrentCode, NextCode, Notify, own_count };
+// The shared object that workers load: the file, which the master keeps open.
+struct Code {
+  int fd = -1;
+  struct stat file {};
+};
 
-// The descriptors the master needs for itself; -1: not open. Workers get none of them.
-int own[own_count] = {-1, -1, -1, -1, -1, -1};
+Code pool_code;   // what the pool runs
+Code trial_code;  // what a reload tries
+
+// The descriptors that the master needs for itself; -1: not open. Workers get none of them.
+int wake_read = -1, wake_write = -1;  // the self-pipe
+int log_again = -1;                   // standard error once more, non-blocking
+int notify_fd = -1;                   // the socket for messages to the service manager
+int* const own[] = {&wake_read, &wake_write, &log_again, &notify_fd, &pool_code.fd, &trial_code.fd};
+
 int socket_count;  // the workers' sockets, from first_socket on
 
-void close_own(Own which) {
-  if (own[which] >= 0) close(own[which]);
-  atomic_store(own[which], -1);
+void close_own(int& fd) {
+  if (fd >= 0) close(fd);
+  atomic_store(fd, -1);
 }
 
-void close_own_but(Own kept) {
-  for (int i = 0; i < own_count; i++)
-    if (i != kept) close_own(static_cast<Own>(i));
+void close_all_own() {
+  for (int* fd : own) close_own(*fd);
 }
 
-// Takes a descriptor over: closed on exec, and away from where a worker expects one of its own: the
+// Keeps a descriptor: closed on exec, and away from where a worker expects one of its own: the
 // sockets, and 0, 1 and 2, which may have been closed when forkd was started. False, with errno: no
 // room.
-bool keep_own(Own which, int fd) {
+bool keep_own(int& kept, int fd) {
   if (fd < 0) return false;
-  close_own(which);
-  atomic_store(own[which], fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count));
+  close_own(kept);
+  atomic_store(kept, fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count));
   const int reason = errno;
   close(fd);
   errno = reason;
-  return own[which] >= 0;
+  return kept >= 0;
 }
 
 // A worker that opens a file where a standard descriptor is missing would print into it. In a root
@@ -481,7 +491,7 @@ bool log_is_socket = false;  // as systemd has it
 void open_log() {
   struct stat is {};
   if (fstat(STDERR_FILENO, &is) == 0 && (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)))
-    keep_own(LogAgain, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    keep_own(log_again, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   log_is_socket = S_ISSOCK(is.st_mode);
 }
 
@@ -504,10 +514,10 @@ void open_log() {
   *end++ = '\n';  // in the place of the null byte
   const auto length = static_cast<size_t>(end - text);
   pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  const bool written = log_is_socket        ? send(out.fd, text, length, MSG_DONTWAIT) > 0
-                       : own[LogAgain] >= 0 ? write(own[LogAgain], text, length) > 0
-                                            : poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) &&
-                                                  write(out.fd, text, length) > 0;
+  const bool written = log_is_socket    ? send(out.fd, text, length, MSG_DONTWAIT) > 0
+                       : log_again >= 0 ? write(log_again, text, length) > 0
+                                        : poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) &&
+                                              write(out.fd, text, length) > 0;
   dropped_lines = written ? 0 : dropped_lines + 1;
 }
 
@@ -680,7 +690,7 @@ void count_signal(int number) {
   for (const auto& entry : signal_table)
     if (entry.number == number) __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
   const bool first = !__atomic_exchange_n(&woken, true, __ATOMIC_SEQ_CST);
-  const int end = atomic_load(own[WakeWrite]);
+  const int end = atomic_load(wake_write);
   if (first && end >= 0 && write(end, "", 1) < 0) {
     // Nothing is lost: wait_until() looks at `woken` before it waits.
   }
@@ -799,8 +809,6 @@ struct Pool {
   int fork_failures = 0;      // in a row
   Ms fork_at = 0;             // not before this, after fork failed
   Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
-  struct stat code {};        // the file of the shared object that the pool runs
-  struct stat next_code {};   // and the one that a reload tries
   const char* last_reload = "none";
   bool ready = false;    // the service manager was told that all workers are healthy
   bool settled = false;  // and they are still, as far as it was told
@@ -867,18 +875,18 @@ void open_notify() {
   memcpy(notify_name.sun_path, path, length);
   if (path[0] == '@') notify_name.sun_path[0] = '\0';
   notify_name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (!keep_own(Notify, socket(AF_UNIX, SOCK_DGRAM, 0)))
+  if (!keep_own(notify_fd, socket(AF_UNIX, SOCK_DGRAM, 0)))
     log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
 }
 
 // Tells the service manager (sd_notify(3)), which may be slow or gone: so never waits for it.
 void notify(const char* news) {
-  if (own[Notify] < 0) return;
+  if (notify_fd < 0) return;
   char text[256];
   const int length =
       snprintf(text, sizeof text, "%sSTATUS=%d of %d workers healthy; last reload: %s", news,
                count_healthy(clock_ms()), pool.target, pool.last_reload);
-  if (sendto(own[Notify], text, static_cast<size_t>(length), MSG_DONTWAIT,
+  if (sendto(notify_fd, text, static_cast<size_t>(length), MSG_DONTWAIT,
              reinterpret_cast<const sockaddr*>(&notify_name), notify_name_size) < 0)
     log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
 }
@@ -900,7 +908,7 @@ void notify_reloaded(const char* outcome) {
 
 // Once all workers are healthy: READY=1 the first time, later the news that they are again.
 void notify_when_settled(Ms now) {
-  if (own[Notify] < 0 || pool.settled || pool.stopping || !all_healthy(now)) return;
+  if (notify_fd < 0 || pool.settled || pool.stopping || !all_healthy(now)) return;
   pool.settled = true;
   notify(pool.ready ? "" : "READY=1\n");
   pool.ready = true;
@@ -962,7 +970,7 @@ void leave_pool_on_fork() {
     else
       sigaction(entry.number, &caller_action[i], nullptr);
   }
-  if (!self.line) close_own_but(own_count);
+  if (!self.line) close_all_own();
   if (self.stop_pipe[1] >= 0) close(self.stop_pipe[1]);
   self = {};     // the mutex, too: another thread of the parent may have held it
   handling = 0;  // the threads that it counted are not here
@@ -989,37 +997,38 @@ bool leads_to(const char* path, const struct stat& file) {
 //
 // The master's descriptors are closed before, since the code that runs while it is loaded may close
 // all it finds, and then open its own.
-void* load_pinned(const char* path, Own code, const struct stat& file) {
+void* load_pinned(const char* path, Code code) {
   // RTLD_GLOBAL: it is the program here, and what it loads in turn may need its symbols.
   constexpr int flags = RTLD_NOW | RTLD_GLOBAL;
-  close_own_but(code);
-  if (leads_to(path, file)) {
-    close_own(code);
+  if (leads_to(path, code.file)) {
+    close_own(code.fd);
     void* library = dlopen(path, flags);
-    if (leads_to(path, file)) return library;
+    if (leads_to(path, code.file)) return library;
     // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
     atomic_store(self.line->request, 1);
     _exit(0);
   }
 #ifdef __linux__
   char held[32];
-  snprintf(held, sizeof held, "/proc/self/fd/%d", own[code]);
+  snprintf(held, sizeof held, "/proc/self/fd/%d", code.fd);
   if (access(held, F_OK) == 0) {
     void* library = dlopen(held, flags);
     struct stat is;
-    if (fstat(own[code], &is) == 0 && same_file(is, file)) close_own(code);
+    if (fstat(code.fd, &is) == 0 && same_file(is, code.file)) close_own(code.fd);
     return library;
   }
 #endif
-  close_own(code);
+  close_own(code.fd);
   return dlopen(path, flags);
 }
 
 // The only place where the user's code is loaded: never in the master.
 forkd_worker* load_function(const Job& job) {
-  const bool tries = self.number == number_of(extra);
-  void* library =
-      load_pinned(job.path, tries ? NextCode : CurrentCode, tries ? pool.next_code : pool.code);
+  Code& code = self.number == number_of(extra) ? trial_code : pool_code;
+  const Code pinned = code;
+  code.fd = -1;
+  close_all_own();
+  void* library = load_pinned(job.path, pinned);
   if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
   void* function = dlsym(library, job.symbol);
   if (!function) fail_to_start("cannot load %s: %s", job.spec, dlerror());
@@ -1083,7 +1092,7 @@ bool make_environment() {
   environ = worker_environment;
   const Job& job = pool.job;
   set_signals(job.is_command());
-  if (!job.path) close_own_but(own_count);
+  if (!job.path) close_all_own();
   forkd_worker* function = job.path ? load_function(job) : job.function;
   self.line->loaded_at = clock_ms();
   atomic_store(self.line->phase, Phase::Loaded);
@@ -1111,13 +1120,13 @@ void schedule_start(Slot& slot, Ms at) {
 }
 
 // Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be.
-const char* pin_code(Own which, struct stat& file) {
+const char* pin(Code& code) {
   if (!pool.job.path) return nullptr;
   // O_NONBLOCK: a FIFO there must not hold the master up.
-  if (!keep_own(which, open(pool.job.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) ||
-      fstat(own[which], &file) != 0)
+  if (!keep_own(code.fd, open(pool.job.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) ||
+      fstat(code.fd, &code.file) != 0)
     return strerror(errno);
-  return S_ISREG(file.st_mode) ? nullptr : "not a regular file";
+  return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
 // The end of a reload that failed: the pool has lost nothing.
@@ -1129,7 +1138,7 @@ const char* pin_code(Own which, struct stat& file) {
   va_end(args);
   log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
   pool.trial = Trial::None;
-  close_own(NextCode);
+  close_own(trial_code.fd);
   notify_reloaded("failed");
 }
 
@@ -1270,7 +1279,7 @@ Ms trial_deadline(Ms now) {
 void begin_reload(Ms now) {
   pool.trial = Trial::Underway;
   log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(extra));
-  if (const char* reason = pin_code(NextCode, pool.next_code))
+  if (const char* reason = pin(trial_code))
     reload_failed("cannot load %s: %s", pool.job.spec, reason);
   else
     schedule_start(extra, now);
@@ -1281,10 +1290,9 @@ void adopt_code(Ms now) {
   log_event(LOG_INFO, "reload succeeded: every worker is replaced when it next yields");
   pool.trial = Trial::None;
   if (pool.job.path) {
-    close_own(CurrentCode);
-    own[CurrentCode] = own[NextCode];
-    own[NextCode] = -1;
-    pool.code = pool.next_code;
+    close_own(pool_code.fd);
+    pool_code = trial_code;
+    trial_code.fd = -1;
   }
   restart_all(now);
   notify_reloaded("succeeded");
@@ -1440,7 +1448,7 @@ void reload(Ms now) {
     notify_reloaded("succeeded");
   } else if (extra.pid == 0) {
     begin_reload(now);
-  } else if (pool.trial == Trial::Underway && is_newest(pool.next_code)) {
+  } else if (pool.trial == Trial::Underway && is_newest(trial_code.file)) {
     log_event(LOG_INFO, "reload: already under way, and the file is the same");
   } else {
     pool.trial = Trial::Superseded;
@@ -1470,7 +1478,7 @@ void advance_reload(Ms now) {
 // waits for that.
 Ms watch_deadline(Ms now) {
   const bool hands_over = extra.state == State::Running && pool.trial == Trial::None;
-  const bool settles = own[Notify] >= 0 && !pool.settled && !pool.stopping;
+  const bool settles = notify_fd >= 0 && !pool.settled && !pool.stopping;
   if (settles && all_healthy(now)) return now;  // since apply_due() has looked
   Ms next = never;
   for (const Slot& slot : slots) {
@@ -1547,7 +1555,7 @@ void apply_due(Ms now) {
 // Waits for the deadline or a signal, and empties the self-pipe.
 void wait_until(Ms deadline) {
   const Ms left = deadline - clock_ms();
-  pollfd wake{.fd = own[WakeRead], .events = POLLIN, .revents = 0};
+  pollfd wake{.fd = wake_read, .events = POLLIN, .revents = 0};
   int timeout = deadline == never ? -1 : static_cast<int>(later_of(0, earlier_of(left, INT_MAX)));
   if (atomic_load(woken)) timeout = 0;
   if (poll(&wake, 1, timeout) < 0 && errno != EINTR) {
@@ -1555,7 +1563,7 @@ void wait_until(Ms deadline) {
     nanosleep(&pause, nullptr);
   }
   char bytes[16];
-  if (read(own[WakeRead], bytes, sizeof bytes) < 0) {
+  if (read(wake_read, bytes, sizeof bytes) < 0) {
     // There was none: it is the deadline, or the byte comes after the signal. Then the next wait is
     // short.
   }
@@ -1566,7 +1574,7 @@ void wait_until(Ms deadline) {
 // What the master cannot do without. Null, or what there is not, with errno.
 const char* acquire() {
   int ends[2];
-  if (!open_pipe(ends) || !keep_own(WakeRead, ends[0]) || !keep_own(WakeWrite, ends[1]))
+  if (!open_pipe(ends) || !keep_own(wake_read, ends[0]) || !keep_own(wake_write, ends[1]))
     return "a pipe";
   void* memory =
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -1578,11 +1586,11 @@ const char* acquire() {
 // Gives that back.
 void release() {
   // Another thread may be about to write into the pipe, and its descriptor soon be a stranger's.
-  const int wake = own[WakeWrite];
-  atomic_store(own[WakeWrite], -1);
+  const int wake = wake_write;
+  atomic_store(wake_write, -1);
   while (atomic_load(handling) > 0) sched_yield();
   if (wake >= 0) close(wake);
-  close_own_but(own_count);
+  close_all_own();
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
   free(worker_environment);
@@ -1608,7 +1616,7 @@ int run_pool(const Job& job, const Options& options) {
   }
   open_notify();
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
-  if (const char* reason = pin_code(CurrentCode, pool.code)) {
+  if (const char* reason = pin(pool_code)) {
     log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
     return exit_failed;
   }
