@@ -38,12 +38,13 @@ httpd.so: test/httpd.cpp forkd.h
 test: all
 	@CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' sh test/run.sh '$(BATS)'
 
-# The long form of test/chaos.bats: make soak SOAK=60 SEED=7
+# The long forms of some tests: make soak SOAK=60 SEED=7
 SOAK = 60
 SEED = 1
 soak: all
 	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
-	    INJECT='1 2 10' ROUNDS=1000 TRIES=200 $(BATS) -T test/chaos.bats test/container.bats
+	    INJECT='1 2 10' ROUNDS=1000 TRIES=200 ROLLS=100000 \
+	    $(BATS) -T test/chaos.bats test/container.bats test/roll.bats
 
 # How fast it is, beside a bare loop of fork, pause and waitpid; see test/bench.sh.
 bench: forkd libforkd.a forkd.h

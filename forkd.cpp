@@ -103,6 +103,7 @@ struct forkd_options {
   int num_workers; /* initial number of workers, 1 to 1024; 0: 1 */
   double grace;    /* seconds a shutdown may take before SIGKILL; 0: 8; negative: for ever */
   double timeout;  /* replace a worker that has not yielded for so many seconds; 0: never */
+  double warm_up;  /* seconds a worker may take to set itself up; 0: 8; negative: EINVAL */
   int log_level;   /* LOG_CRIT to LOG_DEBUG of <syslog.h>; 0: LOG_INFO */
 };
 
@@ -129,17 +130,21 @@ constexpr int first_socket = 3;    // where a worker finds the sockets (sd_liste
 using Ms = long long;  // milliseconds of the monotonic clock, or a difference of two such times
 
 constexpr Ms never = LLONG_MAX;
-constexpr Ms healthy_after = 1000;  // a worker that has run this long is healthy
 constexpr Ms start_interval = 100;  // between two starts of one worker number
 constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
-constexpr Ms second_signal = 100;    // from here on a further TERM is a second one, no echo
+constexpr Ms proof_of_life = 1000;   // a healthy worker that has lived this long has not failed
+constexpr Ms second_signal = 100;    // a TERM this much later is a second request, not an echo
 constexpr Ms nudge_interval = 1000;  // between two SIGTERMs to a worker that is late at shutdown
-constexpr Ms abort_grace = 8000;     // from SIGABRT to SIGKILL, for a worker that does not yield
-constexpr Ms pause_slack = 100;  // the loop is that late, or a tenth of the timeout: it was stopped
+constexpr int looks_per_timeout = 4;
+constexpr Ms abort_interval = 1000;   // from SIGABRT to SIGKILL, for a worker that does not yield,
+constexpr int aborts_until_kill = 8;  // there are so many of these
 constexpr Ms leftover_interval = 50;  // as PID 1, between two looks whether the namespace is empty
 constexpr Ms watch_interval = 10;     // between two looks whether a worker has become healthy,
-constexpr Ms slow_watch_interval = 200;  // and later than a second after its start
+constexpr Ms slow_watch_interval = 200;  // and when it has run for some seconds
+constexpr Ms roll_interval = 1000;       // between two looks when a roll waits for yields alone
+constexpr Ms resend_interval = 100;      // when the queue of the service manager is full
+constexpr int stall_after = 2;           // failures in a row of new code
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
 
 constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
@@ -160,6 +165,13 @@ void atomic_store(T& to, T value) {
   __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
 }
 
+// Compare and swap: whether it was what was expected.
+template <typename T>
+bool atomic_replace(T& at, T expected, T desired) {
+  return __atomic_compare_exchange(&at, &expected, &desired, false, __ATOMIC_SEQ_CST,
+                                   __ATOMIC_SEQ_CST);
+}
+
 Ms clock_ms() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -168,6 +180,16 @@ Ms clock_ms() {
 
 Ms later_of(Ms a, Ms b) { return a > b ? a : b; }
 Ms earlier_of(Ms a, Ms b) { return a < b ? a : b; }
+
+// A time as a text: seconds(1500).text is "1.500".
+struct Text {
+  char text[32];
+};
+Text seconds(Ms ms) {
+  Text result;
+  snprintf(result.text, sizeof result.text, "%lld.%03lld", ms / 1000, ms % 1000);
+  return result;
+}
 
 // ---------------------------------------------------------------------------------------------
 // Options
@@ -194,6 +216,7 @@ struct Options {
   int workers = 1;           // the initial target
   Ms grace = 8000;           // how long a shutdown may take before SIGKILL; 0: for ever
   Ms timeout = 0;            // how long a worker may go without a yield; 0: for ever
+  Ms warm_up = 8000;         // how long a worker may take to set itself up
   int log_level = LOG_INFO;  // the least important level that is logged, as in syslog(3)
 };
 
@@ -216,7 +239,7 @@ static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6
 
 constexpr const char* usage_text =
     "usage: forkd [-hV] [-b address]... [-g seconds] [-l level] [-n number] [-t seconds]\n"
-    "             worker [argument ...]\n"
+    "             [-w seconds] worker [argument ...]\n"
     "\n"
     "Keep a pool of worker processes alive.\n"
     "\n"
@@ -231,6 +254,9 @@ constexpr const char* usage_text =
     "  -t, --timeout SECONDS    replace a worker that has not yielded for this long;\n"
     "                           0: never (default 0)\n"
     "  -V, --version            show the version and exit\n"
+    "  -w, --warm-up SECONDS    how long a worker may take to set itself up; one that has run\n"
+    "                           this long is healthy even if it has not yielded; 0: healthy\n"
+    "                           as soon as it is loaded (default 8)\n"
     "\n"
     "Signals: USR1 adds a worker, USR2 removes one, HUP restarts all when they next\n"
     "yield; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n";
@@ -338,12 +364,13 @@ Options parse_options(int argc, char** argv) {
       {"num-workers", required_argument, nullptr, 'n'},
       {"timeout", required_argument, nullptr, 't'},
       {"version", no_argument, nullptr, 'V'},
+      {"warm-up", required_argument, nullptr, 'w'},
       {nullptr, 0, nullptr, 0},
   };
   Options options;
   opterr = 0;
   // '+': options end at the first operand; ':': a missing argument is told from a wrong option.
-  for (int c; (c = getopt_long(argc, argv, "+:b:g:hl:n:t:V", long_options, nullptr)) != -1;)
+  for (int c; (c = getopt_long(argc, argv, "+:b:g:hl:n:t:Vw:", long_options, nullptr)) != -1;)
     switch (c) {
     case 'b':
       if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
@@ -355,6 +382,7 @@ Options parse_options(int argc, char** argv) {
     case 'n': options.workers = parse_workers(optarg); break;
     case 't': options.timeout = parse_seconds("timeout", optarg); break;
     case 'V': print_and_exit("forkd %s\n", version);
+    case 'w': options.warm_up = parse_seconds("warm-up", optarg); break;
     // (musl has optind behind the end here.)
     case ':':
       usage_error("option '%s' needs an argument", argv[optind < argc ? optind - 1 : argc - 1]);
@@ -369,11 +397,13 @@ Options parse_options(int argc, char** argv) {
 
 // The options of forkd_run. False: one is out of range.
 bool convert(const forkd_options& given, Options& options) {
-  if (!(given.grace <= longest_seconds && given.timeout >= 0 && given.timeout <= longest_seconds))
+  if (!(given.grace <= longest_seconds && given.timeout >= 0 && given.timeout <= longest_seconds &&
+        given.warm_up >= 0 && given.warm_up <= longest_seconds))
     return false;
   if (given.num_workers != 0) options.workers = given.num_workers;
   if (given.grace != 0) options.grace = to_ms(given.grace);
   options.timeout = to_ms(given.timeout);
+  if (given.warm_up != 0) options.warm_up = to_ms(given.warm_up);
   if (given.log_level != 0) options.log_level = given.log_level;
   return options.workers >= 1 && options.workers <= max_workers && options.log_level >= LOG_CRIT &&
          options.log_level <= LOG_DEBUG && level_names[options.log_level];
@@ -640,7 +670,7 @@ bool open_sockets() {
 // ---------------------------------------------------------------------------------------------
 
 // What a signal means to the master, in the order in which those taken together act.
-enum Event { Child, Continued, Shutdown, Grow, Shrink, Reload, Nothing, event_count };
+enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
 void count_signal(int number);  // the master's handler
 void on_request(int number);    // a function worker's: it ends at its next yield
@@ -653,14 +683,14 @@ const struct {
   void (*in_worker)(int);  // of a function; null: what it was before forkd
   int flags;               // there, for a handler: whether a blocking read or write is restarted
 } signal_table[] = {
-    {SIGCHLD, Child, count_signal, nullptr, 0},  // the first: run_pool() asks for its caller_action
-    {SIGCONT, Continued, count_signal, nullptr, 0},
-    {SIGINT, Shutdown, count_signal, on_request, SA_RESTART},
-    {SIGQUIT, Shutdown, count_signal, on_request, SA_RESTART},
-    {SIGTERM, Shutdown, count_signal, on_request, 0},
-    {SIGUSR1, Grow, count_signal, SIG_IGN, 0},
-    {SIGUSR2, Shrink, count_signal, SIG_IGN, 0},
-    {SIGHUP, Reload, count_signal, on_request, SA_RESTART},
+    {SIGCHLD, OnChild, count_signal, nullptr,
+     0},  // the first: run_pool() asks for its caller_action
+    {SIGINT, OnStop, count_signal, on_request, SA_RESTART},
+    {SIGQUIT, OnStop, count_signal, on_request, SA_RESTART},
+    {SIGTERM, OnStop, count_signal, on_request, 0},
+    {SIGUSR1, OnGrow, count_signal, SIG_IGN, 0},
+    {SIGUSR2, OnShrink, count_signal, SIG_IGN, 0},
+    {SIGHUP, OnReload, count_signal, on_request, SA_RESTART},
     {SIGPIPE, Nothing, SIG_IGN, nullptr, 0},
     {SIGTTOU, Nothing, SIG_IGN, nullptr, 0},
     {SIGXFSZ, Nothing, SIG_IGN, nullptr, 0},  // the log is a file, and at its limit (setrlimit(2))
@@ -672,7 +702,18 @@ sigset_t caller_mask;
 
 int arrived[event_count];  // how often since the master last took them
 bool woken;                // a byte is in the self-pipe, or about to be
-int handling;              // in how many threads of an application the handler runs just now
+unsigned
+    first_stop_at;  // when the first INT, QUIT or TERM came, on a clock of its own; 0: none has
+bool second_stop;   // one came later than as an echo of the first
+int handling;       // in how many threads of an application the handler runs just now
+
+// Whether an INT, QUIT or TERM is a second request is judged by when it came, not by when the loop
+// gets to it.
+void note_stop_signal() {
+  const unsigned at = static_cast<unsigned>(clock_ms()) | 1;
+  if (!atomic_replace(first_stop_at, 0U, at) && at - atomic_load(first_stop_at) >= second_signal)
+    atomic_store(second_stop, true);
+}
 
 // The handler in the master. The counters hold what has happened, the byte only ends the wait: so a
 // pipe can never be too full to hold a signal.
@@ -687,8 +728,11 @@ void count_signal(int number) {
     return;
   }
   __atomic_fetch_add(&handling, 1, __ATOMIC_SEQ_CST);
-  for (const auto& entry : signal_table)
-    if (entry.number == number) __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
+  for (const auto& entry : signal_table) {
+    if (entry.number != number) continue;
+    if (entry.event == OnStop) note_stop_signal();
+    __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
+  }
   const bool first = !__atomic_exchange_n(&woken, true, __ATOMIC_SEQ_CST);
   const int end = atomic_load(wake_write);
   if (first && end >= 0 && write(end, "", 1) < 0) {
@@ -742,10 +786,18 @@ enum class Phase : int {
   Failed,    // could not; the reason is in `start_error`
 };
 
+// What a worker is asked for. It gets nearer to its end only, but for TakingRoom, which falls back.
+enum class Request : int {
+  None,        // nothing: it runs the pool's code
+  WhenRoom,    // it is old: to end at a yield that finds room
+  TakingRoom,  // it is old, and looks for room in a yield right now
+  End,         // to end at its next yield, or it has taken room and is on its way out
+};
+
 // What a worker and the master tell each other: one cache line a worker, so that a worker that
 // yields a hundred million times a second disturbs no other one.
 struct alignas(64) Line {
-  int request;           // 1: end at the next yield; by the master or the worker's signal handler
+  Request request;       // written by the master, the worker and the worker's signal handler
   int has_stop_fd;       // 1: the worker may wait in poll, so a request has to be signalled, too
   Phase phase;           // written by the worker
   unsigned long yields;  // written by the worker
@@ -753,13 +805,15 @@ struct alignas(64) Line {
 };
 static_assert(sizeof(Line) == 64);
 
-constexpr int slot_count = max_workers + 1;  // the last one is for the extra worker of a reload
+constexpr int extra_count = 2;  // for the extra workers of a reload, behind all numbers
+constexpr int slot_count = max_workers + extra_count;
 constexpr size_t start_error_size = 1024;
 
 struct Shared {
-  Line line[slot_count];
+  alignas(64) int room;  // how many old workers may end: the master sets it, each of them takes one
+  Line line[slot_count];  // by worker number
   char start_error[slot_count]
-                  [start_error_size];  // why it failed to start; no memory is used before one does
+                  [start_error_size];  // no memory is used before a worker fails to start
 };
 
 Shared* shared;  // mapped by the master, inherited by the workers
@@ -767,36 +821,48 @@ Shared* shared;  // mapped by the master, inherited by the workers
 enum class State : unsigned char {
   Empty,    // no process, and none wanted
   Waiting,  // no process; one is to be started when it is due
-  Running,  // a process, not asked to end
-  Ending,   // a process that was asked to end
-  Aborted,  // a process that has got SIGABRT, for it did not yield; gets SIGKILL when it is due
+  Running,  // a process; what it is asked for stands in its line
+  Aborted,  // a process that has got SIGABRT, for it did not yield; gets SIGKILL a while later
   Killed,   // a process that has got SIGKILL
 };
 
 // A worker number.
 struct Slot {
   State state;
-  unsigned char failures;  // in a row, within the first second or before it was ever healthy
-  bool proven;             // the process before was healthy, and did not fail
-  bool outdated;           // the process runs code that is no longer the pool's
+  unsigned char failures;  // in a row
+  bool brief;              // the process before ran the pool's code and soon ended with status 0
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
-  Ms due;                  // Waiting: when to fork; Aborted: when to kill
-  unsigned long yields;    // with a timeout: how often it had yielded,
-  Ms progress_at;          // when last seen to have yielded since the look before
+  Ms asked_at;             // when a look first found the process asked to end; 0: none has yet
+  Ms due;                  // Waiting: when to fork; Aborted: when to count up the next time
+  unsigned long yields;    // with a timeout: how often the process had yielded at the last look,
+  long looks;  // and how many looks ago that was new; Aborted: how many seconds were counted
 };
 
 Slot slots[slot_count];
-Slot& extra = slots[max_workers];
 
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 
-// Of new code, by the extra worker of a reload.
-enum class Trial : unsigned char {
-  None,        // none under way: the extra worker, if there is one, has done its duty
-  Underway,    // the extra worker has yet to become healthy
-  Superseded,  // the file has changed again: the extra worker ends, then the reload starts over
+// A reload. Its extra worker first tries the new code; when that has become the pool's, it works
+// beside the numbers until all of them run it, too: that is the roll.
+struct Reload {
+  Slot* trial = nullptr;       // the slot of the worker that tries trial_code; null: no trial
+  bool trial_waits = false;    // a trial is to begin as soon as there is a free slot for it
+  Ms trial_since = 0;          // when HUP asked for it
+  Slot* helper = nullptr;      // the slot of the worker that helps in the roll; null: no roll
+  Ms roll_since = 0;           // when HUP asked for what is rolled out
+  bool told_stall = false;     // the log says already what the roll waits for
+  char outcome[256] = "none";  // of the last trial; for the service manager
+};
+
+// The end of the pool.
+struct Shutdown {
+  bool begun = false;
+  Ms since = 0;         // when it began
+  Ms nudge_at = never;  // when to signal the workers that are still there
+  Ms kill_at = never;   // when to kill them
+  int status = 0;       // the exit status
 };
 
 // The pool as a whole.
@@ -809,36 +875,32 @@ struct Pool {
   int fork_failures = 0;      // in a row
   Ms fork_at = 0;             // not before this, after fork failed
   Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
-  const char* last_reload = "none";
-  bool ready = false;    // the service manager was told that all workers are healthy
-  bool settled = false;  // and they are still, as far as it was told
-  Trial trial = Trial::None;
-  bool stopping = false;  // shutting down
-  Ms stopping_since = 0;
-  Ms stop_signal_at = 0;  // when the first INT, QUIT or TERM was taken; 0: none was
-  Ms nudge_at = never;    // when to signal those that are still there
-  Ms kill_at = never;     // when to kill them
-  int status = 0;         // the exit status
+  Ms looked_at = never;       // when the numbers were last counted; never: nobody needs to know
+  Ms look_at = never;         // when to count them again
+  Reload reload{};
+  Shutdown shutdown{};
 } pool;
 
-bool is_wanted(const Slot& slot) { return !pool.stopping && number_of(slot) < pool.target; }
+bool is_number(const Slot& slot) { return number_of(slot) < pool.target; }
 
-// A worker that has yielded, or has run for a second since its code was loaded.
-bool healthy(const Slot& slot, Ms now) {
+bool is_wanted(const Slot& slot) {
+  return !pool.shutdown.begun &&
+         (is_number(slot) || &slot == pool.reload.trial || &slot == pool.reload.helper);
+}
+
+Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
+
+// Whether a slot's process had yielded, or had run for the warm-up time, at that time. Where every
+// worker has to yield, only a yield counts.
+bool is_healthy(const Slot& slot, Ms at) {
   const Line& line = line_of(slot);
-  return slot.pid > 0 && atomic_load(line.phase) == Phase::Loaded &&
-         (__atomic_load_n(&line.yields, __ATOMIC_RELAXED) > 0 ||
-          now - line.loaded_at >= healthy_after);
+  if (slot.pid == 0 || atomic_load(line.phase) != Phase::Loaded) return false;
+  if (__atomic_load_n(&line.yields, __ATOMIC_RELAXED) > 0) return true;
+  return !pool.options.timeout && later_of(at - line.loaded_at, 0) >= pool.options.warm_up;
 }
 
-// How many workers are healthy; one that always returns 0 soon is so between two starts, too.
-int count_healthy(Ms now) {
-  int count = 0;
-  for (int i = 0; i < pool.target; i++) count += slots[i].proven || healthy(slots[i], now);
-  return count;
-}
-
-bool all_healthy(Ms now) { return count_healthy(now) == pool.target; }
+// The grace period, or the default one where it is for ever.
+Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
 Slot* slot_of(pid_t pid) {
   for (Slot& slot : slots)
@@ -856,62 +918,103 @@ bool any_alive() {
 // The service manager
 // ---------------------------------------------------------------------------------------------
 
-sockaddr_un notify_name;     // of the service manager
-socklen_t notify_name_size;  // how much of it is meant
+// What the service manager has still to hear. Each message is sent until its queue has had room.
+struct Manager {
+  sockaddr_un name{};
+  socklen_t name_size = 0;     // how much of it is meant
+  bool ready = false;          // all workers were healthy once: READY=1 was said, or is due
+  bool reloading_due = false;  // RELOADING=1
+  bool ready_due = false;      // READY=1
+  bool stopping_due = false;   // STOPPING=1
+  bool stopping_told = false;  // and that was the last word
+  char status[512] = "";       // STATUS=, as it was told last
+} manager;
+
+// How many workers, of the numbers below the target,
+struct Census {
+  int healthy = 0;  // are healthy,
+  int renewed = 0;  // and run the pool's code;
+  int vacant = 0;   // and how many numbers, with that of the helper, nobody works under.
+};
 
 // Reads where the service manager wants to be told: a path, or @ and a name in Linux' abstract
 // namespace.
 void open_notify() {
   const char* path = getenv("NOTIFY_SOCKET");
   if (!path) return;
+  manager = {};
   const size_t length = strlen(path);
-  if ((path[0] != '/' && path[0] != '@') || length >= sizeof notify_name.sun_path) {
+  if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path) {
     log_event(LOG_WARNING,
               "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long", path);
     return;
   }
-  notify_name = {};
-  notify_name.sun_family = AF_UNIX;
-  memcpy(notify_name.sun_path, path, length);
-  if (path[0] == '@') notify_name.sun_path[0] = '\0';
-  notify_name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  manager.name.sun_family = AF_UNIX;
+  memcpy(manager.name.sun_path, path, length);
+  if (path[0] == '@') manager.name.sun_path[0] = '\0';
+  manager.name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
   if (!keep_own(notify_fd, socket(AF_UNIX, SOCK_DGRAM, 0)))
     log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
 }
 
-// Tells the service manager (sd_notify(3)), which may be slow or gone: so never waits for it.
-void notify(const char* news) {
-  if (notify_fd < 0) return;
-  char text[256];
-  const int length =
-      snprintf(text, sizeof text, "%sSTATUS=%d of %d workers healthy; last reload: %s", news,
-               count_healthy(clock_ms()), pool.target, pool.last_reload);
-  if (sendto(notify_fd, text, static_cast<size_t>(length), MSG_DONTWAIT,
-             reinterpret_cast<const sockaddr*>(&notify_name), notify_name_size) < 0)
-    log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
+void notify_reloading() {
+  manager.reloading_due = manager.ready;
+  manager.ready_due = false;  // for an earlier reload, which this one takes the place of
 }
 
-// RELOADING=1 asks for a READY=1 when it is over, and for the time, to tell reloads apart.
-void notify_reloading() {
+void notify_reloaded() { manager.ready_due = manager.ready; }
+
+void notify_stopping() {
+  manager.reloading_due = manager.ready_due = false;
+  manager.stopping_due = true;
+}
+
+// Sends news, and the status with it (sd_notify(3)). Never waits. False: the queue is full.
+bool send_to_manager(const char* news, const char* status) {
+  char text[640];
+  const int length = snprintf(text, sizeof text, "%sSTATUS=%s", news, status);
+  if (sendto(notify_fd, text, static_cast<size_t>(length), MSG_DONTWAIT,
+             reinterpret_cast<const sockaddr*>(&manager.name), manager.name_size) >= 0)
+    return true;
+  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) return false;
+  log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
+  return true;
+}
+
+// Tells the service manager what is due, and the status when it has changed. False: not all of it
+// was sent.
+bool notify(const Census& census) {
+  if (notify_fd < 0 || manager.stopping_told) return true;
+  if (!manager.ready && !pool.shutdown.begun && census.healthy == pool.target)
+    manager.ready = manager.ready_due = true;
+  char renewed[48] = "";
+  if (pool.reload.helper) snprintf(renewed, sizeof renewed, ", %d on the new code", census.renewed);
+  char status[sizeof manager.status];
+  snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s", census.healthy,
+           pool.target, renewed, pool.reload.outcome);
+  make_printable(status);
+
+  const auto tell = [&](bool& due, const char* news) {
+    if (due && send_to_manager(news, status)) {
+      due = false;
+      snprintf(manager.status, sizeof manager.status, "%s", status);
+    }
+    return !due;
+  };
+  // RELOADING=1 asks for a READY=1 when it is over, and for the time, to tell reloads apart.
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
-  char news[64];
-  snprintf(news, sizeof news, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
+  char reloading[64];
+  snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
            t.tv_sec * 1000000LL + t.tv_nsec / 1000);
-  if (pool.ready) notify(news);
-}
-
-void notify_reloaded(const char* outcome) {
-  pool.last_reload = outcome;
-  notify(pool.ready ? "READY=1\n" : "");
-}
-
-// Once all workers are healthy: READY=1 the first time, later the news that they are again.
-void notify_when_settled(Ms now) {
-  if (notify_fd < 0 || pool.settled || pool.stopping || !all_healthy(now)) return;
-  pool.settled = true;
-  notify(pool.ready ? "" : "READY=1\n");
-  pool.ready = true;
+  manager.stopping_told = manager.stopping_due;
+  if (!tell(manager.reloading_due, reloading) || !tell(manager.ready_due, "READY=1\n") ||
+      !tell(manager.stopping_due, "STOPPING=1\n")) {
+    manager.stopping_told = false;
+    return false;
+  }
+  bool changed = strcmp(status, manager.status) != 0;
+  return tell(changed, "");
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -939,6 +1042,32 @@ void set_action(int number, void (*handler)(int), int flags) {
   sigaction(number, &action, nullptr);
 }
 
+// The worker is to end at its next yield: the descriptor says so, too.
+void end_at_next_yield() {
+  atomic_store(self.line->request, Request::End);
+  const int end = atomic_load(self.stop_pipe[1]);
+  // Filling the pipe does no harm: readable it stays.
+  if (end >= 0 && write(end, "", 1) < 0) {
+  }
+}
+
+// An old worker takes room, if there is some: then it ends. It marks itself before it takes any, so
+// that the master never counts it as at work when it has.
+[[gnu::noinline]] int take_room() {
+  Request& request = self.line->request;
+  int& room = shared->room;
+  if (atomic_load(room) > 0 && atomic_replace(request, Request::WhenRoom, Request::TakingRoom)) {
+    for (int places; (places = atomic_load(room)) > 0;)
+      if (atomic_replace(room, places, places - 1)) {
+        end_at_next_yield();
+        return 0;
+      }
+    // Not if it was asked to end meanwhile.
+    atomic_replace(request, Request::TakingRoom, Request::WhenRoom);
+  }
+  return atomic_load(request) != Request::End;
+}
+
 // The worker's handler for HUP, INT, QUIT and TERM.
 void on_request(int number) {
   const int saved_errno = errno;
@@ -946,10 +1075,7 @@ void on_request(int number) {
     set_action(number, SIG_DFL, 0);
     kill(getpid(), number);  // raise(3) may take itself for the parent's thread
   } else {
-    atomic_store(self.line->request, 1);
-    const int end = atomic_load(self.stop_pipe[1]);
-    // Filling the pipe does no harm: readable it stays.
-    if (end >= 0 && write(end, "", 1) < 0) errno = saved_errno;
+    end_at_next_yield();
   }
   errno = saved_errno;
 }
@@ -1005,7 +1131,7 @@ void* load_pinned(const char* path, Code code) {
     void* library = dlopen(path, flags);
     if (leads_to(path, code.file)) return library;
     // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
-    atomic_store(self.line->request, 1);
+    atomic_store(self.line->request, Request::End);
     _exit(0);
   }
 #ifdef __linux__
@@ -1024,7 +1150,7 @@ void* load_pinned(const char* path, Code code) {
 
 // The only place where the user's code is loaded: never in the master.
 forkd_worker* load_function(const Job& job) {
-  Code& code = self.number == number_of(extra) ? trial_code : pool_code;
+  Code& code = &slots[self.number] == pool.reload.trial ? trial_code : pool_code;
   const Code pinned = code;
   code.fd = -1;
   close_all_own();
@@ -1102,11 +1228,8 @@ bool make_environment() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// The master's side
+// The master: start and request
 // ---------------------------------------------------------------------------------------------
-
-// The grace period, or the default one where it is for ever.
-Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
 // Doubles with each failure in a row.
 Ms backoff(int failures) {
@@ -1119,6 +1242,115 @@ void schedule_start(Slot& slot, Ms at) {
   slot.due = slot.started ? later_of(at, slot.started + start_interval) : at;
 }
 
+// Forks the worker. False, with errno: there is no process.
+bool start(Slot& slot) {
+  line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
+  slot.started = clock_ms();
+  slot.asked_at = 0;
+  slot.yields = 0;
+  slot.looks = -1;
+  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  forking = true;
+  const pid_t pid = fork();
+  forking = false;
+  if (pid == 0) become_worker(number_of(slot));
+  const int reason = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  errno = reason;
+  if (pid < 0) return false;
+  slot.pid = pid;
+  slot.state = State::Running;
+  log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid);
+  return true;
+}
+
+// Asks a worker, if there is one, to end at its next yield, without disturbing what it is at. One
+// that was aborted may go on, and gets to know, too.
+void request_end(Slot& slot) {
+  if (slot.pid == 0 || slot.state == State::Killed || request_to(slot) == Request::End) return;
+  log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
+  // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
+  atomic_store(line_of(slot).request, Request::End);
+  if (pool.job.is_command()) {
+    kill(slot.pid, SIGTERM);
+    kill(slot.pid, SIGCONT);  // a stopped process would not see the other
+  } else if (atomic_load(line_of(slot).has_stop_fd)) {
+    kill(slot.pid, SIGHUP);
+  }
+}
+
+// The slot is no longer wanted.
+void retire(Slot& slot) {
+  if (slot.state == State::Waiting) slot.state = State::Empty;
+  request_end(slot);
+}
+
+void kill_worker(Slot& slot) {
+  slot.state = State::Killed;
+  log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
+            slot.pid);
+  kill(slot.pid, SIGKILL);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The master: shutdown
+// ---------------------------------------------------------------------------------------------
+
+void begin_shutdown(Ms now, int status) {
+  pool.reload.trial = pool.reload.helper = nullptr;
+  pool.reload.trial_waits = false;
+  pool.shutdown = {.begun = true,
+                   .since = now,
+                   .nudge_at = now + finite_grace() / 2,
+                   .kill_at = pool.options.grace ? now + pool.options.grace : never,
+                   .status = status};
+  notify_stopping();
+  for (Slot& slot : slots) retire(slot);
+}
+
+// Blocked in a system call, a worker does not see the request: this wakes it up.
+void nudge_all(Ms now) {
+  pool.shutdown.nudge_at = now + nudge_interval;
+  if (pool.job.is_command()) return;
+  for (Slot& slot : slots)
+    if (slot.pid > 0) {
+      kill(slot.pid, SIGTERM);
+      kill(slot.pid, SIGCONT);
+    }
+}
+
+void kill_all() {
+  pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
+  for (Slot& slot : slots)
+    if (slot.pid > 0 && slot.state != State::Killed) kill_worker(slot);
+}
+
+bool all_keep_failing() {
+  for (int i = 0; i < pool.target; i++)
+    if (slots[i].failures < give_up_after) return false;
+  return true;
+}
+
+// Ends a pool that does not come up: a worker cannot be loaded, or every one keeps failing, and
+// none was ever healthy.
+void give_up_if_hopeless(Phase phase, Ms now) {
+  if (phase != Phase::Failed && !all_keep_failing()) return;
+  for (const Slot& slot : slots) pool.ever_healthy = pool.ever_healthy || is_healthy(slot, now);
+  if (pool.ever_healthy) return;
+  if (phase != Phase::Failed)
+    log_event(LOG_CRIT,
+              "no worker was ever healthy, and every one has failed %d times in a row: giving up",
+              give_up_after);
+  begin_shutdown(now, exit_failed);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The master: reload
+// ---------------------------------------------------------------------------------------------
+
 // Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be.
 const char* pin(Code& code) {
   if (!pool.job.path) return nullptr;
@@ -1129,7 +1361,15 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-// The end of a reload that failed: the pool has lost nothing.
+// Whether the path still leads to that code. Of a command or a function in memory nobody knows.
+bool is_newest(const Code& code) {
+  struct stat is;
+  return pool.job.path && stat(pool.job.path, &is) == 0 && same_file(is, code.file) &&
+         is.st_size == code.file.st_size && is.st_mtim.tv_sec == code.file.st_mtim.tv_sec &&
+         is.st_mtim.tv_nsec == code.file.st_mtim.tv_nsec;
+}
+
+// The end of a trial that failed: the pool has lost nothing.
 [[gnu::format(printf, 1, 2)]] void reload_failed(const char* format, ...) {
   char reason[start_error_size + 128];
   va_list args;
@@ -1137,166 +1377,183 @@ const char* pin(Code& code) {
   vsnprintf(reason, sizeof reason, format, args);
   va_end(args);
   log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
-  pool.trial = Trial::None;
+  if (pool.reload.trial->state == State::Waiting) pool.reload.trial->state = State::Empty;
+  pool.reload.trial = nullptr;
   close_own(trial_code.fd);
-  notify_reloaded("failed");
+  snprintf(pool.reload.outcome, sizeof pool.reload.outcome, "failed: %.240s", reason);
+  notify_reloaded();
 }
 
-// Forks the worker. False when that failed: the pool tries again later.
-bool start(Slot& slot) {
-  line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
-  slot.started = slot.progress_at = clock_ms();
-  slot.yields = 0;
-  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  forking = true;
-  slot.pid = fork();
-  forking = false;
-  if (slot.pid == 0) become_worker(number_of(slot));
-  const int reason = errno;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (slot.pid < 0) {
-    slot.pid = 0;
-    if (extra.state == State::Waiting) {  // also when its turn has not come: it cannot be started
-      extra.state = State::Empty;
-      reload_failed("cannot fork: %s", strerror(reason));
-    }
-    if (&slot == &extra) return false;
-    const Ms delay = backoff(++pool.fork_failures);
-    pool.fork_at = slot.started + delay;
-    log_event(LOG_ERR, "cannot fork: %s; next try in %lld.%lld s", strerror(reason), delay / 1000,
-              delay % 1000 / 100);
-    return false;
-  }
-  pool.fork_failures = 0;
-  pool.settled = false;
-  slot.state = State::Running;
-  slot.outdated = false;
-  log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), slot.pid);
-  return true;
-}
-
-// Asks a worker, if there is one, to end at its next yield, without disturbing what it is at. One
-// that was aborted may go on, and gets to know, too.
-void request(Slot& slot) {
-  if (slot.state != State::Running && slot.state != State::Aborted) return;
-  if (slot.state == State::Running) slot.state = State::Ending;
-  log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
-  // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
-  atomic_store(line_of(slot).request, 1);
-  if (pool.job.is_command()) {
-    kill(slot.pid, SIGTERM);
-    kill(slot.pid, SIGCONT);  // a stopped process would not see the other
-  } else if (atomic_load(line_of(slot).has_stop_fd)) {
-    kill(slot.pid, SIGHUP);
-  }
-}
-
-// Nobody wants the worker any more.
-void retire(Slot& slot) {
-  if (slot.state == State::Waiting) slot.state = State::Empty;
-  request(slot);
-}
-
-void begin_shutdown(Ms now, int status) {
-  pool.trial = Trial::None;
-  pool.stopping = true;
-  notify("STOPPING=1\n");
-  pool.stopping_since = now;
-  pool.status = status;
-  pool.nudge_at = now + finite_grace() / 2;
-  pool.kill_at = pool.options.grace ? now + pool.options.grace : never;
-  for (Slot& slot : slots) retire(slot);
-}
-
-void kill_worker(Slot& slot) {
-  slot.state = State::Killed;
-  log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
-            slot.pid);
-  kill(slot.pid, SIGKILL);
-}
-
-void kill_all() {
-  pool.kill_at = pool.nudge_at = never;
-  for (Slot& slot : slots)
-    if (slot.pid > 0 && slot.state != State::Killed) kill_worker(slot);
-}
-
-// Looks who has yielded since the last time, and ends who has not for the timeout. That is found
-// between one and two timeouts after the last yield: for this the master wakes up once a timeout,
-// and a yield costs no look at the clock. When the master itself did not run, neither did its
-// workers, and they are given the whole timeout anew.
-void check_progress(Ms now, bool was_stopped) {
-  const Ms timeout = pool.options.timeout;
-  pool.check_at = now + timeout;
-  for (Slot& slot : slots) {
-    if (slot.state == State::Aborted && was_stopped) slot.due = now + abort_grace;
-    if (slot.state != State::Running && slot.state != State::Ending) continue;
-    const unsigned long yields = __atomic_load_n(&line_of(slot).yields, __ATOMIC_RELAXED);
-    if (was_stopped || yields != slot.yields) {
-      slot.yields = yields;
-      slot.progress_at = now;
-    } else if (now - slot.progress_at >= timeout) {
-      log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %lld.%03lld s and is aborted",
-                number_of(slot), slot.pid, (now - slot.progress_at) / 1000,
-                (now - slot.progress_at) % 1000);
-      kill(slot.pid, SIGABRT);
-      slot.state = State::Aborted;
-      slot.due = now + abort_grace;
-    }
-  }
-}
-
-bool all_keep_failing() {
-  for (int i = 0; i < pool.target; i++)
-    if (slots[i].failures < give_up_after) return false;
-  return true;
-}
-
-// Every worker is replaced when it ends, without what is left of any backoff.
-void restart_all(Ms now) {
-  for (Slot& slot : slots) {
-    if (&slot == &extra) continue;
-    slot.outdated = slot.pid > 0;
-    request(slot);
-    if (slot.state != State::Waiting) continue;
-    slot.failures = 0;
-    schedule_start(slot, now);
-  }
-}
-
-// When a reload has waited long enough for the extra worker to become healthy, also for one that is
-// asked to end because there is newer code: it may hang while it is loaded.
-Ms trial_deadline(Ms now) {
-  const bool waits = pool.trial != Trial::None && extra.pid > 0 && extra.state != State::Killed &&
-                     !healthy(extra, now);
-  return waits ? extra.started + finite_grace() : never;
-}
-
-// Starts the extra worker on the code that is there now.
-void begin_reload(Ms now) {
-  pool.trial = Trial::Underway;
-  log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(extra));
+// Starts the trial of the code that is there now, if there is a slot for it.
+void begin_trial(Ms now) {
+  Slot* free = nullptr;
+  const Slot* busy = nullptr;  // with the worker of an earlier reload
+  for (Slot* slot = slots + slot_count; slot-- > slots + max_workers;)
+    if (slot->state == State::Empty)
+      free = slot;
+    else if (slot != pool.reload.helper)
+      busy = slot;
+  const bool told = pool.reload.trial_waits;
+  pool.reload.trial_waits = !free;
+  if (!free && !told)
+    log_event(LOG_INFO, "reload: waits for worker %d (pid %d) of an earlier reload to end",
+              number_of(*busy), busy->pid);
+  if (!free) return;
+  log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(*free));
+  free->failures = 0;
+  free->brief = false;
+  pool.reload.trial = free;
+  schedule_start(*free, now);
   if (const char* reason = pin(trial_code))
     reload_failed("cannot load %s: %s", pool.job.spec, reason);
-  else
-    schedule_start(extra, now);
 }
 
-// The extra worker is healthy: its code is the pool's from now on.
-void adopt_code(Ms now) {
-  log_event(LOG_INFO, "reload succeeded: every worker is replaced when it next yields");
-  pool.trial = Trial::None;
+// HUP.
+void reload(Ms now) {
+  Reload& reload = pool.reload;
+  notify_reloading();
+  if (reload.trial_waits) {
+    log_event(LOG_INFO, "reload: already about to begin");
+  } else if (reload.trial ? is_newest(trial_code) : reload.helper && is_newest(pool_code)) {
+    log_event(LOG_INFO, "reload: already under way, and the file is the same");
+    if (!reload.trial) notify_reloaded();
+  } else {
+    if (reload.trial) retire(*reload.trial);
+    reload.trial = nullptr;
+    reload.trial_since = now;
+    begin_trial(now);
+  }
+}
+
+// The trial has passed: its code is the pool's from now on, and every worker but its own is old.
+void begin_roll(Ms now) {
+  Reload& reload = pool.reload;
+  log_event(LOG_INFO, "reload succeeded: old workers are replaced, a few at a time, as they yield");
+  Slot* earlier = reload.helper;
+  reload.helper = reload.trial;
+  reload.trial = nullptr;
+  reload.roll_since = reload.trial_since;
+  reload.told_stall = false;
   if (pool.job.path) {
     close_own(pool_code.fd);
     pool_code = trial_code;
     trial_code.fd = -1;
   }
-  restart_all(now);
-  notify_reloaded("succeeded");
+  for (Slot& slot : slots) {
+    slot.failures = 0;
+    slot.brief = false;
+    if (&slot == reload.helper) continue;
+    if (slot.pid > 0) atomic_replace(line_of(slot).request, Request::None, Request::WhenRoom);
+    if (slot.state == State::Waiting) schedule_start(slot, now);
+  }
+  if (earlier) retire(*earlier);  // the new helper takes its place
+  snprintf(reload.outcome, sizeof reload.outcome, "succeeded");
+  notify_reloaded();
 }
+
+void end_roll(Ms now) {
+  const Ms took = now - pool.reload.roll_since;
+  log_event(LOG_INFO, "reload complete after %s s: every worker runs the new code",
+            seconds(took).text);
+  retire(*pool.reload.helper);
+  pool.reload.helper = nullptr;
+}
+
+// Says once, what the roll waits for: the new code is good for the helper, and not for this number.
+void tell_stall(const Slot& slot, const char* what) {
+  if (!pool.reload.helper || !is_number(slot) || pool.reload.told_stall) return;
+  pool.reload.told_stall = true;
+  log_event(LOG_ERR, "reload stands still: worker %d (pid %d) %s; the others keep their code",
+            number_of(slot), slot.pid, what);
+}
+
+void look_again(Ms at) { pool.look_at = earlier_of(pool.look_at, at); }
+
+// A worker that hangs while it is loaded would hold a reload up for ever.
+void kill_if_not_loaded(Slot& slot, Ms now) {
+  if (slot.state != State::Running || atomic_load(line_of(slot).phase) != Phase::Starting) return;
+  const Ms limit = later_of(finite_grace(), pool.options.warm_up);
+  if (now < slot.started + limit) return look_again(slot.started + limit);
+  if (&slot == pool.reload.trial)
+    reload_failed("worker %d (pid %d) was not loaded within %s s", number_of(slot), slot.pid,
+                  seconds(limit).text);
+  kill_worker(slot);
+}
+
+// Counts one number, and notes when it may count differently although nothing has happened to it.
+void count(Slot& slot, Ms now, Census& census) {
+  const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
+  // Code that returns 0 again and again is at work, too, between its starts and soon after them.
+  const bool healthy = is_healthy(slot, now) ||
+                       (slot.brief && (slot.pid == 0 || now - slot.started < proof_of_life));
+  if (slot.pid > 0 && !healthy) {
+    const Ms ripe = line_of(slot).loaded_at + pool.options.warm_up;
+    look_again(
+        now + later_of(watch_interval, earlier_of((now - slot.started) / 16, slow_watch_interval)));
+    if (ripe > now) look_again(ripe);
+    const Ms limit = slot.started + later_of(finite_grace(), pool.options.warm_up);
+    if (request == Request::None && now >= limit) tell_stall(slot, "does not become healthy");
+  }
+  if (request == Request::End && slot.asked_at == 0) slot.asked_at = now;
+  const Ms leaves_until = slot.asked_at + finite_grace();
+  const bool leaves =
+      request == Request::TakingRoom || (request == Request::End && now < leaves_until);
+  if (request == Request::End && leaves && pool.reload.helper) look_again(leaves_until);
+  // A last task that takes longer than the grace period is work as any other.
+  census.vacant += leaves || (!healthy && request != Request::End);
+  if (&slot == pool.reload.helper) return;
+  census.healthy += healthy;
+  census.renewed += healthy && request == Request::None;
+}
+
+// The oldest worker that has to be asked, since it may not come to a yield.
+Slot* oldest_to_ask() {
+  Slot* oldest = nullptr;
+  for (Slot& slot : slots)
+    if (slot.pid > 0 && request_to(slot) == Request::WhenRoom &&
+        (pool.job.is_command() || atomic_load(line_of(slot).has_stop_fd)) &&
+        (!oldest || slot.started < oldest->started))
+      oldest = &slot;
+  return oldest;
+}
+
+// Lets old workers go while fewer than a quarter of the numbers, or one, are vacant.
+//
+// The master does not remember who has taken room. It has closed the room before it counted; an old
+// worker marks itself before it takes any (in that order for all, by sequential consistency). So
+// whoever took room before it was closed was marked when it was counted, and whoever was marked
+// later takes what is published here. None is counted too little, and one that dies with its room
+// counts as gone.
+void advance_roll(const Census& census, Ms now) {
+  if (census.renewed == pool.target) return end_roll(now);
+  int room = (pool.target < 8 ? 1 : pool.target / 4) - census.vacant;
+  for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
+  if (room > 0) atomic_store(shared->room, room);
+  look_again(now + roll_interval);
+}
+
+// Looks at every number, while a reload or the service manager needs to know: whether the trial has
+// passed, how far the roll is and what there is to tell. Says when to look again, too.
+void look(Ms now) {
+  Reload& reload = pool.reload;
+  if (reload.trial && is_healthy(*reload.trial, now)) begin_roll(now);
+  pool.look_at = pool.looked_at = never;
+  if (!reload.trial && !reload.helper && notify_fd < 0) return;
+  pool.looked_at = now;
+  atomic_store(shared->room, 0);
+  if (reload.trial || reload.helper)
+    for (Slot& slot : slots) kill_if_not_loaded(slot, now);
+  Census census, unused;
+  for (int i = 0; i < pool.target; i++) count(slots[i], now, census);
+  if (reload.helper) count(*reload.helper, now, census);
+  if (reload.trial) count(*reload.trial, now, unused);
+  if (reload.helper) advance_roll(census, now);
+  if (!notify(census)) look_again(now + resend_interval);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The master: reap
+// ---------------------------------------------------------------------------------------------
 
 // Says how a worker's process has ended, or why it did not even start.
 void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t size) {
@@ -1304,69 +1561,70 @@ void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t siz
     snprintf(text, size, "could not start: %.*s", static_cast<int>(start_error_size),
              shared->start_error[number_of(slot)]);
   else if (WIFEXITED(status))
-    snprintf(text, size, "exited with status %d after %lld.%03lld s", WEXITSTATUS(status),
-             lived / 1000, lived % 1000);
+    snprintf(text, size, "exited with status %d after %s s", WEXITSTATUS(status),
+             seconds(lived).text);
   else
-    snprintf(text, size, "was ended by signal %d (%s)%s after %lld.%03lld s", WTERMSIG(status),
-             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "", lived / 1000,
-             lived % 1000);
+    snprintf(text, size, "was ended by signal %d (%s)%s after %s s", WTERMSIG(status),
+             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "",
+             seconds(lived).text);
 }
 
-// Ends a pool that does not come up: a worker cannot be loaded, or every one keeps failing, and
-// none was ever healthy.
-void give_up_if_hopeless(Phase phase, Ms now) {
-  if (phase != Phase::Failed && !all_keep_failing()) return;
-  for (const Slot& slot : slots) pool.ever_healthy = pool.ever_healthy || healthy(slot, now);
-  if (pool.ever_healthy) return;
-  if (phase != Phase::Failed)
-    log_event(LOG_CRIT,
-              "no worker was ever healthy, and every one has failed %d times in a row: giving up",
-              give_up_after);
-  begin_shutdown(now, exit_failed);
+// Counts failures in a row, and says when the next process is due under the number.
+Ms judge_end(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
+  const Request request = request_to(slot);
+  const Ms lived = now - slot.started;
+  // Who was asked to end, or runs code that is no longer the pool's, does not count against it.
+  if (request != Request::None || succeeded || (was_healthy && lived >= proof_of_life))
+    slot.failures = 0;
+  else if (slot.failures < UCHAR_MAX)
+    slot.failures++;
+  slot.brief = request == Request::None && succeeded && was_healthy && lived < proof_of_life;
+  return slot.failures > 0 ? now + backoff(slot.failures) : now;
 }
 
 // A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
   const Phase phase = atomic_load(line_of(slot).phase);
-  const bool asked = atomic_load(line_of(slot).request);
+  const bool asked = request_to(slot) == Request::End;
   const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  const bool was_healthy = healthy(slot, now) || (phase == Phase::Loaded && succeeded);
-  const Ms lived = now - slot.started;
+  // It may have ended long before it is reaped, if the master was stopped: what it would be now
+  // says nothing, where looks have been taken.
+  const bool was_healthy =
+      is_healthy(slot, earlier_of(now, pool.looked_at)) || (phase == Phase::Loaded && succeeded);
   pool.ever_healthy = pool.ever_healthy || was_healthy;
-  if (pool.stopping && WIFSIGNALED(status) && pool.status == 0 &&
+  if (pool.shutdown.begun && WIFSIGNALED(status) && pool.shutdown.status == 0 &&
       (slot.state == State::Aborted || slot.state == State::Killed))
-    pool.status = exit_killed;
+    pool.shutdown.status = exit_killed;
 
   char how[start_error_size + 64];
-  describe_end(slot, status, lived, how, sizeof how);
-  const auto tried = [&] { return &slot == &extra && pool.trial == Trial::Underway; };
-  if (tried() && was_healthy) adopt_code(now);
-  if (tried())
-    reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
-                  phase == Phase::Failed ? "" : " before it was healthy");
-  else  // at a start that fails, one of many equal messages is enough
-    log_event(phase == Phase::Failed ? (pool.stopping ? LOG_DEBUG : LOG_ERR)
+  describe_end(slot, status, now - slot.started, how, sizeof how);
+  if (&slot == pool.reload.trial && was_healthy) begin_roll(now);
+  // One whose file was replaced while it loaded it ends like this: it has tried nothing.
+  const bool again = phase == Phase::Starting && asked && succeeded;
+  const bool fails_trial = &slot == pool.reload.trial && !again;
+  if (!fails_trial)  // at a start that fails, one of many equal messages is enough
+    log_event(phase == Phase::Failed ? (pool.shutdown.begun ? LOG_DEBUG : LOG_ERR)
               : asked || succeeded   ? LOG_INFO
                                      : LOG_WARNING,
               "worker %d (pid %d) %s", number_of(slot), slot.pid, how);
+  else
+    reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
+                  phase == Phase::Failed ? "" : " before it was healthy");
 
+  const Ms due = judge_end(slot, succeeded, was_healthy, now);
+  if (slot.failures >= stall_after) tell_stall(slot, how);
   slot.pid = 0;
   slot.state = State::Empty;
-  if (asked || succeeded || (was_healthy && lived >= healthy_after))
-    slot.failures = 0;
-  else if (slot.failures < UCHAR_MAX)
-    slot.failures++;
-  slot.proven = was_healthy && slot.failures == 0;
-  if (&slot == &extra && pool.trial == Trial::Superseded) begin_reload(now);
-  if (!is_wanted(slot)) return;
-  schedule_start(slot,
-                 slot.failures > 0 && lived < healthy_after ? now + backoff(slot.failures) : now);
-  give_up_if_hopeless(phase, now);
+  if (is_wanted(slot)) {
+    schedule_start(slot, due);
+    give_up_if_hopeless(phase, now);
+  }
+  if (pool.reload.trial_waits && !pool.shutdown.begun) begin_trial(now);
 }
 
 // Reaps all workers that have ended: one SIGCHLD may stand for several deaths.
 void reap(Ms now) {
-  for (bool found = false;; found = true) {
+  for (;;) {
     int status;
     pid_t pid = -1;  // any child: one in no slot is an orphan that was re-parented to this process
     if (!pool.reaps_all) {
@@ -1374,12 +1632,11 @@ void reap(Ms now) {
       siginfo_t first{};
       if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0) break;
       pid = first.si_pid;
-      if (pid == 0 && found) return;
       if (pid == 0 || !slot_of(pid)) break;
     }
     pid = waitpid(pid, &status, WNOHANG);
-    if (pid == 0) return;
-    if (pid < 0) break;
+    if (pid == 0 && !pool.job.function) return;  // none is left that has ended
+    if (pid <= 0) break;
     if (Slot* slot = slot_of(pid)) worker_ended(*slot, status, now);
   }
   // A child of the application hides those behind it; or the application, waiting for any child,
@@ -1392,23 +1649,53 @@ void reap(Ms now) {
     }
 }
 
-// Blocked in a system call, a worker does not see the request: this wakes it up.
-void nudge_all(Ms now) {
-  pool.nudge_at = now + nudge_interval;
-  reap(now);  // what the application itself has reaped may not have been missed yet
-  if (pool.job.is_command()) return;
-  for (Slot& slot : slots)
-    if (slot.pid > 0) {
-      kill(slot.pid, SIGTERM);
-      kill(slot.pid, SIGCONT);
+// ---------------------------------------------------------------------------------------------
+// The master: timeout
+// ---------------------------------------------------------------------------------------------
+
+// Looks who has yielded since the last look, and aborts who has not for the timeout; for the first
+// yield it is the longer of the timeout and the warm-up.
+//
+// Looks are counted, not timed: while the master did not run, in a frozen container say, the
+// workers did not either, and such a look counts as one, however late it comes. A worker that has
+// not moved in five quarters of the timeout, after the look that saw it move, is late: that is
+// after one and a quarter to one and a half timeouts. The one look more than it needs is for a
+// pause.
+void check_progress(Ms now) {
+  const Ms timeout = pool.options.timeout;
+  const Ms interval = later_of(1, timeout / looks_per_timeout);
+  pool.check_at = now + interval;
+  for (Slot& slot : slots) {
+    if (slot.pid == 0 || slot.state != State::Running) continue;
+    const unsigned long yields = __atomic_load_n(&line_of(slot).yields, __ATOMIC_RELAXED);
+    if (yields != slot.yields) {
+      slot.yields = yields;
+      slot.looks = 0;
+      continue;
     }
+    const Ms limit = yields > 0 ? timeout : later_of(timeout, pool.options.warm_up);
+    if (++slot.looks < limit / interval + 1) continue;
+    log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %s s and is aborted",
+              number_of(slot), slot.pid, seconds(limit).text);
+    kill(slot.pid, SIGABRT);
+    slot.state = State::Aborted;
+    slot.looks = 0;
+    slot.due = now + abort_interval;
+  }
 }
 
-void tell_target() {
-  log_event(LOG_INFO, "the target is now %d", pool.target);
-  pool.settled = false;
-  notify("");
+// Kills an aborted worker that has not ended in eight seconds. They are counted, too: a pause takes
+// no more than one of them.
+void check_aborted(Slot& slot, Ms now) {
+  slot.due = now + abort_interval;
+  if (++slot.looks == aborts_until_kill) kill_worker(slot);
 }
+
+// ---------------------------------------------------------------------------------------------
+// The master: signals
+// ---------------------------------------------------------------------------------------------
+
+void tell_target() { log_event(LOG_INFO, "the target is now %d", pool.target); }
 
 void grow(Ms now) {
   if (pool.target == max_workers) {
@@ -1432,87 +1719,22 @@ void shrink() {
   retire(slot);
 }
 
-// Whether the file that a reload tries is still the newest one.
-bool is_newest(const struct stat& file) {
-  struct stat is;
-  return pool.job.path && stat(pool.job.path, &is) == 0 && same_file(is, file) &&
-         is.st_size == file.st_size && is.st_mtim.tv_sec == file.st_mtim.tv_sec &&
-         is.st_mtim.tv_nsec == file.st_mtim.tv_nsec;
-}
-
-void reload(Ms now) {
-  notify_reloading();
-  if (pool.job.function) {  // that cannot change
-    log_event(LOG_INFO, "every worker is replaced when it next yields");
-    restart_all(now);
-    notify_reloaded("succeeded");
-  } else if (extra.pid == 0) {
-    begin_reload(now);
-  } else if (pool.trial == Trial::Underway && is_newest(trial_code.file)) {
-    log_event(LOG_INFO, "reload: already under way, and the file is the same");
-  } else {
-    pool.trial = Trial::Superseded;
-    request(extra);
-  }
-}
-
-// What a reload does as time goes by: the extra worker becomes healthy; and it is asked to end when
-// a worker on the new code runs in the pool.
-void advance_reload(Ms now) {
-  const bool underway = pool.trial == Trial::Underway;
-  if (underway && healthy(extra, now)) return adopt_code(now);
-  if (now >= trial_deadline(now)) {
-    if (underway)
-      reload_failed("worker %d (pid %d) was not healthy within %lld.%03lld s", number_of(extra),
-                    extra.pid, finite_grace() / 1000, finite_grace() % 1000);
-    kill_worker(extra);
-  }
-  if (pool.trial != Trial::None || extra.state != State::Running) return;
-  for (const Slot& slot : slots)
-    if (&slot != &extra && slot.pid > 0 && !slot.outdated &&
-        atomic_load(line_of(slot).phase) == Phase::Loaded)
-      return request(extra);
-}
-
-// When to look again whether a worker has become healthy: while a reload or the service manager
-// waits for that.
-Ms watch_deadline(Ms now) {
-  const bool hands_over = extra.state == State::Running && pool.trial == Trial::None;
-  const bool settles = notify_fd >= 0 && !pool.settled && !pool.stopping;
-  if (settles && all_healthy(now)) return now;  // since apply_due() has looked
-  Ms next = never;
-  for (const Slot& slot : slots) {
-    if (slot.pid == 0) continue;
-    const bool watched = &slot == &extra ? pool.trial == Trial::Underway
-                                         : (hands_over && !slot.outdated) ||
-                                               (settles && is_wanted(slot) && !healthy(slot, now));
-    if (watched)
-      next = earlier_of(next, now + (now - slot.started < 2 * healthy_after ? watch_interval
-                                                                            : slow_watch_interval));
-  }
-  return next;
-}
-
-bool is_second_signal(Ms now) {
-  return pool.stop_signal_at != 0 && now - pool.stop_signal_at >= second_signal;
-}
-
 void on_stop_signal(Ms now) {
-  if (is_second_signal(now)) kill_all();
-  if (pool.stop_signal_at == 0) pool.stop_signal_at = now;
-  if (pool.stopping) return;
-  log_event(LOG_INFO, "shutting down");
-  begin_shutdown(now, 0);
+  if (!pool.shutdown.begun) {
+    log_event(LOG_INFO, "shutting down");
+    begin_shutdown(now, 0);
+  }
+  if (atomic_load(second_stop)) kill_all();
 }
 
 // Acts on the signals that have arrived since the last time. During a shutdown only it counts.
 void act_on_signals(Ms now) {
-  if (consume(Child) > 0) reap(now);  // first: nobody who has already ended needs a signal
-  if (consume(Continued) > 0 && pool.options.timeout) check_progress(now, true);
-  if (consume(Shutdown) > 0) on_stop_signal(now);
-  for (int count = consume(Grow); count > 0 && !pool.stopping; count--) grow(now);
-  for (int count = consume(Shrink); count > 0 && !pool.stopping; count--) shrink();
-  if (consume(Reload) > 0 && !pool.stopping) reload(now);
+  // First: a worker that ended by the very signal that asked for the shutdown has not failed.
+  if (consume(OnStop) > 0) on_stop_signal(now);
+  if (consume(OnChild) > 0) reap(now);
+  for (int count = consume(OnGrow); count > 0 && !pool.shutdown.begun; count--) grow(now);
+  for (int count = consume(OnShrink); count > 0 && !pool.shutdown.begun; count--) shrink();
+  if (consume(OnReload) > 0 && !pool.shutdown.begun) reload(now);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1520,9 +1742,9 @@ void act_on_signals(Ms now) {
 // ---------------------------------------------------------------------------------------------
 
 // The earliest time at which apply_due() will have something to do.
-Ms next_deadline(Ms now) {
-  Ms next = earlier_of(watch_deadline(now), trial_deadline(now));
-  next = earlier_of(earlier_of(next, pool.check_at), earlier_of(pool.nudge_at, pool.kill_at));
+Ms next_deadline() {
+  Ms next = earlier_of(pool.look_at, pool.check_at);
+  next = earlier_of(next, earlier_of(pool.shutdown.nudge_at, pool.shutdown.kill_at));
   for (const Slot& slot : slots) {
     if (slot.state == State::Waiting) next = earlier_of(next, later_of(slot.due, pool.fork_at));
     if (slot.state == State::Aborted) next = earlier_of(next, slot.due);
@@ -1533,23 +1755,38 @@ Ms next_deadline(Ms now) {
 // Whether a signal waits that comes before the starts that are due. To start a thousand workers
 // takes a while; but the end of one is no news, once one has been healthy.
 bool is_urgent() {
-  for (int event = pool.ever_healthy ? Shutdown : Child; event <= Reload; event++)
+  for (int event = pool.ever_healthy ? OnStop : OnChild; event <= OnReload; event++)
     if (atomic_load(arrived[event]) > 0) return true;
   return false;
 }
 
+// fork(2) has failed, by no fault of the worker: the pool tries again later. A trial does not wait.
+void fork_failed(const Slot& slot, int reason) {
+  const Slot* trial = pool.reload.trial;
+  if (trial && trial->state == State::Waiting) reload_failed("cannot fork: %s", strerror(reason));
+  if (&slot == trial) return;
+  const Ms delay = backoff(++pool.fork_failures);
+  pool.fork_at = slot.started + delay;
+  log_event(LOG_ERR, "cannot fork: %s; next try in %s s", strerror(reason), seconds(delay).text);
+}
+
+void start_due(Ms now) {
+  for (Slot& slot : slots) {
+    if (slot.state != State::Waiting || now < slot.due || now < pool.fork_at) continue;
+    if (!start(slot)) return fork_failed(slot, errno);
+    pool.fork_failures = 0;
+    if (is_urgent()) return;
+  }
+}
+
 void apply_due(Ms now) {
-  if (now >= pool.kill_at) kill_all();
-  if (now >= pool.nudge_at) nudge_all(now);
-  if (now >= pool.check_at)
-    check_progress(now, now - pool.check_at > pause_slack + pool.options.timeout / 10);
+  if (now >= pool.shutdown.kill_at) kill_all();
+  if (now >= pool.shutdown.nudge_at) nudge_all(now);
+  if (now >= pool.check_at) check_progress(now);
   for (Slot& slot : slots)
-    if (slot.state == State::Aborted && now >= slot.due) kill_worker(slot);
-  advance_reload(now);
-  notify_when_settled(now);
-  if (now < pool.fork_at) return;
-  for (Slot& slot : slots)
-    if (slot.state == State::Waiting && now >= slot.due && (!start(slot) || is_urgent())) return;
+    if (slot.state == State::Aborted && now >= slot.due) check_aborted(slot, now);
+  start_due(now);
+  look(now);
 }
 
 // Waits for the deadline or a signal, and empties the self-pipe.
@@ -1621,22 +1858,23 @@ int run_pool(const Job& job, const Options& options) {
     return exit_failed;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
-  if (options.timeout) pool.check_at = clock_ms() + options.timeout;
+  if (options.timeout) pool.check_at = clock_ms();
 
   do {
-    wait_until(next_deadline(clock_ms()));
+    wait_until(next_deadline());
     const Ms now = clock_ms();
     act_on_signals(now);
     apply_due(now);
-  } while (!pool.stopping || any_alive());
+  } while (!pool.shutdown.begun || any_alive());
 
-  return pool.status;
+  return pool.shutdown.status;
 }
 
 // As PID 1: ends what the workers have left behind in the namespace, which would otherwise be
 // killed with this process. Takes what is left of the grace period; a further signal cuts it short.
 void end_leftovers(Ms grace) {
-  const Ms since = pool.stopping ? pool.stopping_since : clock_ms();
+  const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
+  const bool asked = atomic_load(first_stop_at) != 0;
   const Ms deadline = grace ? since + grace : never;
   kill(-1, SIGTERM);
   kill(-1, SIGCONT);
@@ -1644,7 +1882,7 @@ void end_leftovers(Ms grace) {
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
     }
     if (kill(-1, 0) != 0) return;
-    if (consume(Shutdown) > 0 && (pool.stop_signal_at == 0 || is_second_signal(now))) return;
+    if (consume(OnStop) > 0 && (!asked || atomic_load(second_stop))) return;
     wait_until(earlier_of(deadline, now + leftover_interval));
   }
 }
@@ -1665,7 +1903,8 @@ int forkd_yield() {
 #ifndef __linux__
   if (getppid() != master_pid) return 0;
 #endif
-  return !__atomic_load_n(&line->request, __ATOMIC_RELAXED);
+  if (__atomic_load_n(&line->request, __ATOMIC_RELAXED) == Request::None) return 1;
+  return take_room();
 }
 
 int forkd_stop_fd() {
@@ -1677,7 +1916,7 @@ int forkd_stop_fd() {
     if (self.line) {
       // From here on the master signals a request. One that it made before is acted on here.
       atomic_store(self.line->has_stop_fd, 1);
-      if (atomic_load(self.line->request) && write(ends[1], "", 1) < 0) {
+      if (atomic_load(self.line->request) == Request::End && write(ends[1], "", 1) < 0) {
       }
     }
   }
@@ -1697,6 +1936,8 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     return -1;
   }
   for (int& count : arrived) atomic_store(count, 0);
+  first_stop_at = 0;
+  second_stop = false;
   if (!install_handlers()) {
     atomic_store(running, false);
     return -1;

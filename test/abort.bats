@@ -26,7 +26,7 @@ load helper
 }
 
 @test "a worker that goes on although it was aborted is asked to end like any other" {
-  run_forkd -t 0.5 -g 40 "$W:survives_abort"
+  run_forkd -t 0.5 -w 0.5 -g 40 "$W:survives_abort"
   eventually logged "is aborted"
   start=$SECONDS
   stops_with 0

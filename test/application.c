@@ -93,8 +93,8 @@ static int check_errors(void) {
   char *arguments[] = {(char *)"a", NULL};
   const struct forkd_options wrong[] = {
       {-1, 0, 0, 0}, {1025, 0, 0, 0},     {1, NAN, 0, 0}, {1, 1e30, 0, 0},
-      {1, 0, -1, 0}, {1, 0, NAN, 0},  {1, 0, 1e30, 0},      {1, 0, 0, -1},
-      {1, 0, 0, 8},  {1, 0, 0, LOG_ALERT}, {1, 0, 0, LOG_NOTICE},
+      {1, 0, -1, 0}, {1, 0, NAN, 0},  {1, 0, 1e30, 0},      {1, 0, 0, 0, -1}, {1, 0, 0, -1, 0}, {1, 0, 0, NAN, 0}, {1, 0, 0, 1e30, 0},
+      {1, 0, 0, 0, 8}, {1, 0, 0, 0, LOG_ALERT}, {1, 0, 0, 0, LOG_NOTICE},
   };
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     errno = 0;

@@ -331,7 +331,7 @@ die_young() {
 
 # With a limit on processes, the one place where forkd cannot go on but has to wait.
 recovers_from_failing_fork() {
-  eventually logged "error: cannot fork: .*; next try in 0\.[124] s"
+  eventually logged "error: cannot fork: .*; next try in 0\.[124]00 s"
   signal USR1
   eventually logged_at_least 3 "cannot fork"
   kill -0 "$master"

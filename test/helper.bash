@@ -91,6 +91,24 @@ pid_of() {
 # is_replaced NUMBER PID: whether another process than PID has that worker number now.
 is_replaced() { [ -n "$(pid_of "$1")" ] && [ "$(pid_of "$1")" != "$2" ]; }
 
+# first_pid_of NUMBER: that of the first worker which had the number.
+first_pid_of() { sed -n "s/.*info: worker $1 (pid \([0-9]*\)) started\$/\1/p" log | head -n 1; }
+
+# deploy NAME: puts that shared object where the pool's code is, as install and mv do.
+deploy() {
+  cp "$BIN/$1.so" next.so
+  mv next.so code.so
+}
+
+# start_one OPTION ...: starts a pool on version 1 of the code.
+start_one() {
+  deploy one
+  run_forkd "$@" ./code.so:steady
+}
+
+# runs VERSION COUNT: so many workers have started on that version.
+runs() { [ "$(grep -c "^version $1 " out)" -ge "$2" ]; }
+
 # signal SIGNAL: to the master.
 signal() { kill -s "$1" "$master"; }
 

@@ -3,29 +3,7 @@
 
 load helper
 
-# deploy NAME: puts that shared object where the pool's code is, as install and mv do.
-deploy() {
-  cp "$BIN/$1.so" next.so
-  mv next.so code.so
-}
-
-setup_file() {
-  so() {
-    "$CXX" -I"$ROOT" -O1 -fPIC -DVERSION="\"$2\"" -c -o "$BIN/$1.o" "$BATS_TEST_DIRNAME/versioned.cpp" &&
-      "$CC" -shared -o "$BIN/$1.so" "$BIN/$1.o"
-  }
-  so one 1
-  so two 2
-}
-
-# runs VERSION COUNT: so many workers have started on that version.
-runs() { [ "$(grep -c "^version $1 " out)" -ge "$2" ]; }
 new_pids() { for pid in $(living "$master"); do case " $1 " in *" $pid "*) return 1 ;; esac; done; }
-
-start_one() {
-  deploy one
-  run_forkd "$@" ./code.so:steady
-}
 
 # reload_fails REASON: one error line, and the pool still runs the workers that it had.
 reload_fails() {
@@ -45,6 +23,7 @@ reload_fails() {
   deploy two
   signal HUP
   eventually runs 2 3
+  eventually logged "reload complete after [0-9.]* s: every worker runs the new code"
   eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
   eventually has_workers 2
   new_pids "$before"
@@ -64,7 +43,7 @@ reload_fails() {
 }
 
 @test "a command is reloaded, too" {
-  run_forkd -n 2 sh -c 'echo "number $FORKD_WORKER"; exec sleep 1000'
+  run_forkd -w 0.3 -n 2 sh -c 'echo "number $FORKD_WORKER"; exec sleep 1000'
   eventually printed_lines 2
   before=$(living "$master" | tr '\n' ' ')
   signal HUP
@@ -131,10 +110,10 @@ reload_fails() {
 }
 
 @test "code that never finishes loading is killed after the grace period" {
-  start_one -g 0.3
+  start_one -g 0.3 -w 0.2
   eventually runs 1 1
   deploy ctor_hang
-  reload_fails "worker 1024 (pid [0-9]*) was not healthy within 0.300 s"
+  reload_fails "worker 1024 (pid [0-9]*) was not loaded within 0.300 s"
   eventually logged "worker 1024 (pid [0-9]*) was ended by signal 9"
   deploy two
   signal HUP
@@ -183,16 +162,19 @@ reload_fails() {
   eventually printed "^busy"
   deploy two
   signal HUP
-  # The two others, and the extra worker, which ends when one of them runs.
+  # The two others, and the extra worker.
   eventually runs 2 3
-  eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
+  eventually is_replaced 1 "$(first_pid_of 1)"
+  eventually is_replaced 2 "$(first_pid_of 2)"
   [ "$(pid_of 0)" = "$busy" ]
-  has_workers 3
+  has_workers 4
   rm stay
+  eventually logged "reload complete"
   eventually is_replaced 0 "$busy"
+  eventually has_workers 3
 }
 
-@test "the extra worker stays while no other one runs the new code" {
+@test "the extra worker stays until every number has a worker on the new code" {
   deploy one
   run_forkd ./code.so:first_busy stay
   touch stay
@@ -218,39 +200,48 @@ reload_fails() {
   logged_times 1 "reload: trying"
 }
 
-@test "HUP during a reload starts over with the newest file" {
+@test "HUP during a trial tries the newest file beside the worker of the dropped trial" {
   deploy one
   run_forkd ./code.so:slow_start slow
   eventually runs 1 1
   touch slow
-  cp code.so next.so
-  mv next.so code.so
+  deploy one
   signal HUP
   eventually printed "^slow 1024"
   deploy two
   signal HUP
+  eventually printed "^slow 1025"
   rm slow
-  eventually runs 2 2
-  logged_times 2 "reload: trying"
+  eventually logged "reload complete"
   eventually has_workers 1
+  logged_times 1 "reload: trying the new code as worker 1024"
+  logged_times 1 "reload: trying the new code as worker 1025"
+  logged_times 1 "reload succeeded"
 }
 
-@test "a HUP with newer code does not have an extra worker killed that is at its first task" {
+@test "a trial waits for the worker of a dropped one when there is no number left, and does not kill it" {
   deploy one
-  run_forkd -g 1.2 ./code.so:slow_start slow
+  run_forkd -g 0.5 -w 1 ./code.so:slow_start slow
   eventually runs 1 1
   touch slow
+  for worker in 1024 1025; do
+    deploy two
+    signal HUP
+    eventually printed "^slow $worker"
+  done
   deploy two
   signal HUP
-  eventually printed "^slow 1024"
-  deploy one
+  eventually logged "reload: waits for worker 1024 (pid [0-9]*) of an earlier reload to end"
   signal HUP
-  # Healthy by its age, it may finish its task, however long that takes beyond the grace period.
-  eventually lived "$(pid_of 1024)" 3
+  eventually logged "reload: already about to begin"
+  # At its first task, it may finish that, however long it takes beyond the grace period.
+  eventually lived "$(pid_of 1024)" 2
   rm slow
-  eventually logged_times 2 "reload: trying"
-  eventually logged "reload succeeded"
+  eventually logged "reload complete"
   never logged "is killed"
+  logged_times 1 "reload: waits"
+  logged_times 3 "reload: trying"
+  eventually has_workers 1
 }
 lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 
@@ -275,9 +266,50 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
   has_workers 2
 }
 
+@test "code that fails while it sets itself up, however late, leaves the pool as it is" {
+  deploy one
+  run_forkd -n 2 ./code.so:fails_late_in_two
+  eventually runs 1 2
+  deploy two
+  reload_fails "worker 1024 (pid [0-9]*) exited with status 1 after 1\.[0-9]* s before it was healthy"
+}
+
+@test "a command that fails before the warm-up is over leaves the pool as it is" {
+  echo 'exec sleep 1000' >job.sh
+  run_forkd -w 1 -n 2 sh job.sh
+  eventually has_workers 2
+  echo 'sleep 0.5; exit 3' >job.sh
+  reload_fails "worker 1024 (pid [0-9]*) exited with status 3 after 0\.[0-9]* s before it was healthy"
+}
+
+@test "a command that ends with 0 during its trial has passed it" {
+  echo 'exec sleep 1000' >job.sh
+  run_forkd -w 0.5 sh job.sh
+  eventually has_workers 1
+  echo '[ -e tried ] || { touch tried; exit 0; }; exec sleep 1000' >job.sh
+  signal HUP
+  eventually logged "reload complete"
+  eventually has_workers 1
+}
+
+@test "new code that fails when the master was stopped meanwhile has not passed its trial" {
+  deploy one
+  run_forkd -w 1 ./code.so:fails_late_in_two
+  eventually runs 1 1
+  deploy two
+  signal HUP
+  eventually runs 2 1
+  kill -STOP "$master"
+  eventually is_state "$(pid_of 1024)" Z
+  background sleep 1
+  wait "$background"
+  kill -CONT "$master"
+  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 1"
+}
+
 @test "new code that survives its SIGABRT and is healthy then is the pool's" {
   deploy one
-  run_forkd -t 0.5 ./code.so:late_in_two
+  run_forkd -t 0.5 -w 0.5 ./code.so:late_in_two
   eventually has_workers 1
   deploy two
   signal HUP

@@ -134,7 +134,7 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
 @test "a command that disappears later does not end the pool" {
   printf '#!/bin/sh\nexec sleep 1000\n' >job
   chmod +x job
-  run_forkd -n 2 ./job
+  run_forkd -w 1 -n 2 ./job
   # Healthy: a second after its exec.
   eventually older_than_a_second
   mv job hidden
@@ -182,7 +182,7 @@ older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 
   strace -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=2+ -o trace \
     "$FORKD" -n 3 "$W:steady" >>out 2>>log 3>&- &
   background=$!
-  eventually logged "error: cannot fork: Resource temporarily unavailable; next try in 0.2 s"
+  eventually logged "error: cannot fork: Resource temporarily unavailable; next try in 0.200 s"
   master=$(children "$background")
   has_workers 1
   kill -INT "$background" 2>/dev/null

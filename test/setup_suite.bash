@@ -10,10 +10,13 @@ setup_suite() {
   mkdir -p "$BIN"
   so workers workers.cpp
   so worker worker.cpp
+  so one versioned.cpp '-DVERSION="1"'
+  so two versioned.cpp '-DVERSION="2"'
   so ctor_crash constructor.cpp -DCRASH
   so ctor_exit constructor.cpp -DEXIT
   so ctor_hang constructor.cpp -DHANG
   so ctor_files constructor.cpp -DFILES
+  so hang_0 versioned.cpp '-DVERSION="2"' '-DHANGS="0"'
   so undefined undefined.cpp
 }
 

@@ -1,4 +1,5 @@
-// Code in two versions, for reloads: -DVERSION="1" or "2".
+// Code in two versions, for reloads: -DVERSION="1" or "2". With -DHANGS="0" worker 0 never comes back
+// from loading it.
 #include "forkd.h"
 #include <dlfcn.h>
 #include <signal.h>
@@ -6,6 +7,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +17,12 @@ static void pause_ms(long ms) {
   const timespec t = {0, ms * 1000000};
   nanosleep(&t, nullptr);
 }
+
+#ifdef HANGS
+[[gnu::constructor]] static void load() {
+  while (strcmp(getenv("FORKD_WORKER"), HANGS) == 0) pause_ms(100);
+}
+#endif
 
 static int steadily() {
   while (forkd_yield()) pause_ms(10);
@@ -63,6 +71,56 @@ WORKER broken_in_one() {
     return 1;
   }
   return steadily();
+}
+
+// Steady in version 1; in version 2 it works for 0.9 to 1.2 s, and fails without a yield.
+WORKER fails_late_in_two() {
+  introduce();
+  if (*VERSION == '1') return steadily();
+  for (int i = 0; i < 105; i++) pause_ms(10);
+  return 1;
+}
+
+// Steady, but in version 2 not as the worker whose number is its argument: that one fails after its
+// first yield.
+WORKER fails_in_two(int, char** argv) {
+  introduce();
+  if (*VERSION == '1' || forkd_worker_number() != atoi(argv[1])) return steadily();
+  forkd_yield();
+  return 5;
+}
+
+// Needs as many milliseconds as its first argument to set itself up, then does tasks. The file that
+// is its second argument gets a line when it is ready, and when it is to end. With a third argument
+// it waits for that by the stop descriptor, and goes on for so many milliseconds.
+WORKER sets_up(int argc, char** argv) {
+  const int tally = open(argv[2], O_WRONLY | O_APPEND | O_CREAT, 0666);
+  for (int i = 0; i < atoi(argv[1]); i += 10) pause_ms(10);
+  dprintf(tally, "ready %s %d\n", VERSION, forkd_worker_number());
+  pollfd stop = {argc > 3 ? forkd_stop_fd() : -1, POLLIN, 0};
+  while (forkd_yield()) poll(&stop, 1, 10);
+  dprintf(tally, "let go %s %d\n", VERSION, forkd_worker_number());
+  for (int i = 0; argc > 3 && i < atoi(argv[3]); i += 10) pause_ms(10);
+  return 0;
+}
+
+// When it is let go, it says what further yields and the stop descriptor say.
+WORKER asks_again() {
+  introduce();
+  const int before = forkd_stop_fd();
+  while (forkd_yield()) pause_ms(10);
+  pollfd stop = {before, POLLIN, 0};
+  const int readable = poll(&stop, 1, 0);
+  dprintf(1, "again %d readable %d\n", forkd_yield() || forkd_yield(), readable);
+  return 0;
+}
+
+// Worker 0, in version 1, is not done when it is let go, while the file that is its argument exists.
+WORKER first_lingers(int, char** argv) {
+  introduce();
+  steadily();
+  while (*VERSION == '1' && forkd_worker_number() == 0 && access(argv[1], F_OK) == 0) pause_ms(10);
+  return 0;
 }
 
 // Worker 0, in version 1, stays within one task while the file that is its argument exists.

@@ -106,6 +106,13 @@ WORKER hangs() {
 // Hangs if it is worker 0, and yields steadily if it is not.
 WORKER first_hangs() { return forkd_worker_number() == 0 ? hangs() : steadily(); }
 
+// That, if it is worker 1; any other one yields steadily.
+WORKER second_hangs() {
+  if (forkd_worker_number() != 1) return steadily();
+  say("hangs\n");
+  return hangs();
+}
+
 // Takes no notice of SIGABRT, and hangs.
 WORKER ignores_abort() {
   signal(SIGABRT, SIG_IGN);

@@ -1,0 +1,321 @@
+#!/usr/bin/env bats
+# The roll: how a reload replaces the old workers once the new code has passed its trial.
+
+load helper
+
+# weakest: how many workers were ready at the worst moment, from when all of a pool of $1 were.
+weakest() {
+  awk -v target="$1" '
+    /^ready/ { ready++ }
+    /^let go/ { ready-- }
+    ready == target && !full { full = 1; least = target }
+    full && ready < least { least = ready }
+    END { print full ? least : "never full" }' tally
+}
+
+# stays_at COUNT: the pool was never weaker than that. To be asked before it is shut down.
+stays_at() {
+  local least
+  least=$(weakest "$2")
+  echo "weakest: $least of $2"
+  [ "$least" -ge "$1" ]
+}
+ready() { [ "$(grep -c "^ready $1" tally)" -ge "$2" ]; }
+
+@test "a pool of up to seven keeps its full strength" {
+  for target in 1 4 7; do
+    rm -f tally log
+    deploy one
+    run_forkd -n $target ./code.so:sets_up 150 tally
+    eventually ready 1 $target
+    deploy two
+    signal HUP
+    eventually logged "reload complete"
+    eventually ready 2 $((target + 1))
+    stays_at $target $target
+    stops_with 0
+  done
+}
+
+@test "a larger pool keeps more than three quarters of it, and is replaced a quarter at a time" {
+  deploy one
+  run_forkd -n 16 ./code.so:sets_up 300 tally
+  eventually ready 1 16
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  eventually ready 2 17
+  stays_at 13 16
+  # Four at a time are four rounds, not sixteen: each takes as long as the code needs to set itself up.
+  took=$(sed -n 's/.*reload complete after \([0-9]*\).*/\1/p' log)
+  [ "$took" -lt 5 ]
+}
+
+@test "workers that wait by the stop descriptor are let go a few at a time, the oldest first" {
+  deploy one
+  run_forkd -n 4 -l debug ./code.so:sets_up 150 tally 0
+  eventually ready 1 4
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  eventually ready 2 5
+  stays_at 4 4
+  sed -n 's/.*worker \([0-9]*\) (pid .*is asked to end$/\1/p' log | head -n 4 | tr '\n' ' ' >order
+  [ "$(cat order)" = "0 1 2 3 " ]
+}
+
+@test "commands are let go one after the other, each when the one before is healthy" {
+  cat >job.sh <<'END'
+trap 'echo "let go 1" >>tally; exit 0' TERM
+echo "ready 1" >>tally
+while :; do sleep 0.02; done
+END
+  run_forkd -n 3 -w 0.5 sh job.sh
+  eventually ready 1 3
+  old=$(living "$master")
+  signal HUP
+  eventually logged "reload complete after"
+  for pid in $old; do never kill -0 "$pid"; done
+  stays_at 3 3
+  # A trial and three rounds, of at least the warm-up each.
+  took=$(sed -n 's/.*reload complete after \([0-9]*\).*/\1/p' log)
+  [ "$took" -ge 2 ]
+  eventually has_workers 3
+}
+
+@test "a worker that was let go is told so at each further yield, and by the stop descriptor" {
+  deploy one
+  run_forkd ./code.so:asks_again
+  eventually runs 1 1
+  deploy two
+  signal HUP
+  eventually printed "^again 0 readable 1$"
+  eventually logged "reload complete"
+}
+
+@test "a last task that takes longer than the grace period does not hold up the others" {
+  deploy one
+  touch stay
+  run_forkd -g 0.5 -n 3 ./code.so:first_lingers stay
+  eventually runs 1 3
+  first=$(pid_of 0)
+  deploy two
+  signal HUP
+  eventually runs 2 3
+  eventually is_replaced 1 "$(first_pid_of 1)"
+  eventually is_replaced 2 "$(first_pid_of 2)"
+  [ "$(pid_of 0)" = "$first" ]
+  never logged "reload complete"
+  rm stay
+  eventually logged "reload complete"
+  never logged killed
+}
+
+@test "code that hangs while it is loaded under a number holds up nothing" {
+  start_one -n 2 -g 0.3 -w 0.5
+  eventually runs 1 2
+  deploy hang_0
+  signal HUP
+  eventually logged "reload succeeded"
+  eventually logged "worker 0 (pid [0-9]*) has not ended and is killed"
+  eventually logged_times 1 "error: reload stands still: worker 0 "
+  never logged "reload complete"
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  eventually is_replaced 1 "$(first_pid_of 1)"
+  eventually has_workers 2
+}
+
+@test "code that fails under a number stands still there, which is said once, and the others keep theirs" {
+  deploy one
+  run_forkd -n 3 ./code.so:fails_in_two 1
+  eventually runs 1 3
+  first=$(pid_of 0) third=$(pid_of 2)
+  deploy two
+  signal HUP
+  eventually logged_at_least 4 "worker 1 (pid [0-9]*) exited with status 5"
+  logged_times 1 "error: reload stands still: worker 1 (pid [0-9]*) exited with status 5 after .*; the others keep their code"
+  # Whichever had its turn before worker 1 runs the new code, but not all do.
+  never logged "reload complete"
+  # The cure is a reload like any other.
+  deploy one
+  signal HUP
+  eventually logged "reload complete"
+  eventually has_workers 3
+  logged_times 1 "stands still"
+}
+
+@test "an old worker that dies during the roll is replaced at once on the new code" {
+  deploy one
+  run_forkd -n 2 ./code.so:first_busy stay
+  eventually runs 1 2
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually is_replaced 1 "$(first_pid_of 1)"
+  runs 2 2
+  kill -KILL "$(pid_of 0)"
+  eventually logged "reload complete"
+  eventually has_workers 2
+  eventually runs 2 3
+}
+
+@test "the extra worker of a roll that dies is replaced on the pool's code" {
+  deploy one
+  run_forkd ./code.so:first_busy stay
+  eventually runs 1 1
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  kill -KILL "$(pid_of 1024)"
+  eventually runs 2 2
+  eventually has_workers 2
+  rm stay
+  eventually logged "reload complete"
+  eventually has_workers 1
+}
+
+@test "USR1 and USR2 work during a roll, and the target that they set survives" {
+  deploy one
+  run_forkd -n 2 ./code.so:first_busy stay
+  eventually runs 1 2
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually is_replaced 1 "$(first_pid_of 1)"
+  signal USR1
+  eventually logged "the target is now 3"
+  eventually runs 2 3
+  signal USR1
+  eventually logged "the target is now 4"
+  signal USR2
+  eventually logged_times 2 "the target is now 3"
+  eventually has_workers 4
+  rm stay
+  eventually logged "reload complete"
+  eventually has_workers 3
+  never runs 1 3
+}
+
+@test "HUP during a roll does nothing new while the file is the same" {
+  deploy one
+  run_forkd ./code.so:first_busy stay
+  eventually runs 1 1
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  signal HUP
+  eventually logged "already under way, and the file is the same"
+  rm stay
+  eventually logged "reload complete"
+  logged_times 1 "reload: trying"
+}
+
+@test "a rollback of a pool of one is tried beside the extra worker, while the task goes on" {
+  deploy one
+  run_forkd -l debug ./code.so:first_busy stay
+  eventually runs 1 1
+  busy=$(pid_of 0)
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  deploy one
+  signal HUP
+  eventually logged "reload: trying the new code as worker 1025"
+  eventually logged_times 2 "reload succeeded"
+  eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
+  [ "$(pid_of 0)" = "$busy" ]
+  has_workers 2
+  rm stay
+  eventually logged "reload complete"
+  eventually is_replaced 0 "$busy"
+  eventually has_workers 1
+}
+
+@test "a trial that fails during a roll leaves the roll as it is" {
+  deploy one
+  run_forkd -n 2 ./code.so:first_busy stay
+  eventually runs 1 2
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually is_replaced 1 "$(first_pid_of 1)"
+  deploy ctor_crash
+  signal HUP
+  eventually logged "reload failed: worker 1025 "
+  kill -KILL "$(pid_of 1024)" "$(pid_of 1)"
+  eventually runs 2 4
+  rm stay
+  eventually logged "reload complete"
+  eventually has_workers 2
+  never runs 1 3
+}
+
+@test "TERM during a roll ends the pool in an orderly way" {
+  deploy one
+  run_forkd -n 2 ./code.so:first_busy stay
+  eventually runs 1 2
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  signal TERM
+  rm stay
+  ends_with 0
+  never logged "reload complete"
+}
+
+@test "a worker that is sent a signal itself during a roll comes back on the new code" {
+  deploy one
+  run_forkd -n 2 ./code.so:first_busy stay
+  eventually runs 1 2
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually is_replaced 1 "$(first_pid_of 1)"
+  kill -HUP "$(pid_of 0)" "$(pid_of 1)"
+  rm stay
+  eventually logged "reload complete"
+  eventually has_workers 2
+}
+
+@test "never more workers are let go than there is room, whatever the order of the steps" {
+  room "${ROLLS:-20000}"
+}
+
+@test "a request that comes while a worker takes room is not lost" {
+  room "${ROLLS:-20000}" signals
+}
+
+# room ARGUMENT ...: rolls at full speed, see room.cpp.
+room() {
+  "$CXX" -std=c++20 -O2 -fno-exceptions -fno-rtti -c -o room.o "$BATS_TEST_DIRNAME/room.cpp"
+  "$CC" $LDFLAGS -pthread -o room room.o
+  ./room "$@"
+}
+
+@test "a hundred quick reloads of a pool of one wait for no clock" {
+  start_one
+  eventually runs 1 1
+  for round in $(seq 100); do
+    deploy two
+    signal HUP
+    eventually logged_times "$round" "reload complete"
+  done
+  # A reload that missed its moment is over when the master looks the next time: a second later.
+  slow=$(grep -c "reload complete after [1-9]" log) || :
+  echo "$slow of 100 took a second or more"
+  [ "$slow" -le 5 ]
+}
