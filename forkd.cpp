@@ -1,40 +1,46 @@
 // forkd - a pre-forking process manager for native workers
 //
 // One process, the master, keeps a table of slots. A slot is a worker number. It holds at most one
-// process, and its state says what that process was asked to do, or that one is to be started:
+// process, and its state says how far that process is on its way out, or that one is due to start:
 //
-//            due: fork           request          no yield           due, or shutdown
-//   Waiting -----------> Running -------> Ending ----------> Aborted ----------------> Killed
-//      ^                    |                |       SIGABRT    |         SIGKILL        |
-//      |                    |                |                  |                        |
-//      |                    +----------------+---- it ended ----+------------------------+
-//      |                                              |
-//      +------------ the number is wanted ------------+------ or not -----> Empty
+//            due: fork           no yield           still there
+//   Waiting -----------> Running --------> Aborted -------------> Killed
+//      ^                    |    SIGABRT      |       SIGKILL        |
+//      |                    |                 |                      |
+//      |                    +----- it ended --+----------------------+
+//      |                               |
+//      +---- the number is wanted -----+----- or not -----> Empty
 //
 // A process may skip states on its way to the right, but never goes back. USR1 makes an Empty slot
-// Waiting; what waits when it is no longer wanted becomes Empty.
+// Waiting; a Waiting slot that is no longer wanted becomes Empty.
 //
-// Only the master changes a slot, and only in its loop: wait, take the signals, reap, apply what is
-// due. Its signal handler only counts the signal and writes a byte into the self-pipe, so none is
-// lost and none acts in the middle of something. A pid is signalled only while its slot holds it,
-// and the slot holds it until the process has been reaped: the pid cannot be a stranger's.
+// Only the master changes a slot, and only in its loop: wait, act on the signals, reap, apply what
+// is due. Its signal handler only counts the signal and writes a byte into the self-pipe, so no
+// signal is lost and none acts in the middle of something. A pid is signalled only while its slot
+// holds it, and the slot holds it until the process has been reaped: so the pid cannot belong to
+// another process.
 //
-// Nobody sleeps. All that is to happen later (a start after a backoff, the steps of a shutdown) is
-// a time in the slot or the pool; next_deadline() finds the earliest one and apply_due() does what
-// has come due. Without a deadline the master makes no system call. It looks again and again only
-// while a reload or the service manager waits for a new worker to become healthy, and, as PID 1 at
-// its end, for the namespace to become empty.
+// Nothing sleeps. Whatever must happen later (a start after a backoff, the steps of a shutdown) is
+// a deadline in the slot or the pool; next_deadline() finds the earliest one and apply_due() does
+// what has come due. Without a deadline the master makes no system call.
 //
 // A worker is forked with all signals blocked, so that none reaches it before it has handlers of
 // its own, and it loads the user's code itself: the master never runs any. Master and worker share
-// one cache line for each worker. The master writes the request to end into it, the worker how
-// often it has yielded; neither needs a system call or a lock. What kept a worker from starting
-// comes back through shared memory, too.
+// one cache line for each worker. The master sets the request to end there, the worker counts its
+// yields; neither needs a system call or a lock. The reason why a worker could not start comes back
+// through shared memory, too.
 //
-// The pool runs the file that it was started from, which the master keeps open. A reload tries the
-// file that is at the path by then in one additional worker, the extra one, whose slot is the last
-// in the table. Once that one is healthy, its file is the pool's, and every other worker is asked
-// to end and replaced; then the extra one is. If it fails, nothing has happened to anybody else.
+// The pool runs the file that it was started from, which the master keeps open. A reload has two
+// parts. In the trial an extra worker, in a slot behind all numbers, runs the file that is at the
+// path now; if it ends before it is healthy, nothing has happened to anybody else. Otherwise its
+// file is the pool's, and the roll begins: all other workers are old. The request to them is to end
+// when there is room, and they go on until a yield finds some. Only look() makes room: it counts
+// the numbers under which nobody works, and leaves as many places as are missing to a quarter of
+// the target. When all numbers run the pool's code, the extra worker ends. A second pair of trial
+// and roll may begin during the first one: hence two extra slots.
+//
+// look() runs at the end of each turn of the loop, while a reload or the service manager needs to
+// know what is so; it notes itself when it has to run again because time has passed.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
@@ -158,6 +164,12 @@ template <typename T>
 T atomic_load(const T& from) {
   T value;
   __atomic_load(&from, &value, __ATOMIC_SEQ_CST);
+  return value;
+}
+template <typename T>
+T relaxed_load(const T& from) {
+  T value;
+  __atomic_load(&from, &value, __ATOMIC_RELAXED);
   return value;
 }
 template <typename T>
@@ -895,7 +907,7 @@ Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request)
 bool is_healthy(const Slot& slot, Ms at) {
   const Line& line = line_of(slot);
   if (slot.pid == 0 || atomic_load(line.phase) != Phase::Loaded) return false;
-  if (__atomic_load_n(&line.yields, __ATOMIC_RELAXED) > 0) return true;
+  if (relaxed_load(line.yields) > 0) return true;
   return !pool.options.timeout && later_of(at - line.loaded_at, 0) >= pool.options.warm_up;
 }
 
@@ -1667,7 +1679,7 @@ void check_progress(Ms now) {
   pool.check_at = now + interval;
   for (Slot& slot : slots) {
     if (slot.pid == 0 || slot.state != State::Running) continue;
-    const unsigned long yields = __atomic_load_n(&line_of(slot).yields, __ATOMIC_RELAXED);
+    const unsigned long yields = relaxed_load(line_of(slot).yields);
     if (yields != slot.yields) {
       slot.yields = yields;
       slot.looks = 0;
@@ -1898,12 +1910,11 @@ int forkd_yield() {
   if (!line) return 1;
   // Not an atomic increment, which would cost ten times as much: two threads may lose a count, but
   // the master only looks whether it changes.
-  __atomic_store_n(&line->yields, __atomic_load_n(&line->yields, __ATOMIC_RELAXED) + 1,
-                   __ATOMIC_RELAXED);
+  __atomic_store_n(&line->yields, relaxed_load(line->yields) + 1, __ATOMIC_RELAXED);
 #ifndef __linux__
   if (getppid() != master_pid) return 0;
 #endif
-  if (__atomic_load_n(&line->request, __ATOMIC_RELAXED) == Request::None) return 1;
+  if (relaxed_load(line->request) == Request::None) return 1;
   return take_room();
 }
 

@@ -114,6 +114,24 @@ application=with_archive
   has_workers 2
 }
 
+@test "HUP tries what a worker reads when it sets itself up, and a bad file costs the pool nothing" {
+  echo good1 >config
+  run_application config
+  eventually printed_times 2 "^config good1"
+  before=$(living "$master" | sort)
+  echo bad >config
+  signal HUP
+  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 1 .* before it was healthy"
+  [ "$before" = "$(living "$master" | sort)" ]
+  echo good2 >config
+  signal HUP
+  eventually logged "reload complete"
+  printed "^config good2 number 0"
+  printed "^config good2 number 1"
+  eventually has_workers 2
+  stops_with 0
+}
+
 @test "children of the application that are no workers are left to it" {
   run_application children
   eventually printed_times 2 "^worker"

@@ -54,6 +54,21 @@ static int hangs(int argc, char **argv) {
   return 0;
 }
 
+/* Sets itself up from a file, which has to say "good". */
+static int reads_config(int argc, char **argv) {
+  char text[16] = "";
+  const int fd = open("config", O_RDONLY);
+  (void)argc;
+  (void)argv;
+  if (fd < 0 || read(fd, text, sizeof text - 1) < 0) return 1;
+  close(fd);
+  text[strcspn(text, "\n")] = '\0';
+  dprintf(1, "config %s number %d\n", text, forkd_worker_number());
+  if (strncmp(text, "good", 4) != 0) return 1;
+  while (forkd_yield()) pause_ms(10);
+  return 0;
+}
+
 static int counts_to_five(int argc, char **argv) {
   int tasks = 0;
   (void)argc;
@@ -130,6 +145,7 @@ int main(int argc, char **argv) {
 
   if (strcmp(mode, "run") == 0) return forkd_run(steady, argc, argv, &options);
   if (strcmp(mode, "defaults") == 0) return forkd_run(steady, 0, NULL, NULL);
+  if (strcmp(mode, "config") == 0) return forkd_run(reads_config, 0, NULL, &options);
   if (strcmp(mode, "fails") == 0) return forkd_run(fails, 0, NULL, &options);
   if (strcmp(mode, "hangs") == 0) return forkd_run(hangs, 0, NULL, &options);
   if (strcmp(mode, "errors") == 0) return check_errors();

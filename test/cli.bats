@@ -31,7 +31,7 @@ bats_require_minimum_version 1.5.0
   run "$FORKD" --help
   sed -n 's/^\.It Fl \([a-zA-Z]\) .*Fl Fl \([a-z-]*\).*/-\1, --\2/p; s/^\.It Fl \([a-zA-Z]\) , Fl Fl \([a-z-]*\)$/-\1, --\2/p' \
     "$ROOT/man/forkd.1" | sort -u >options
-  [ "$(wc -l <options)" -ge 6 ]
+  [ "$(wc -l <options)" -ge 8 ]
   while read -r option; do [[ $output == *"$option"* ]] || { echo "no $option"; return 1; }; done <options
 }
 

@@ -70,6 +70,65 @@ deploy() {
   heard "READY=1 STATUS=2 of 2 "
 }
 
+@test "a command is healthy when it has run for the warm-up time" {
+  manager
+  run_forkd -w 0.7 sleep 1000
+  eventually heard "READY=1 STATUS=1 of 1 "
+  [ "$(($(at READY=1) - $(at STATUS=0)))" -ge 600 ]
+}
+
+@test "with -w 0 a worker is healthy as soon as it is loaded" {
+  manager
+  run_forkd -w 0 "$W:never_yields"
+  eventually heard "READY=1 STATUS=1 of 1 "
+  [ "$(($(at READY=1) - $(at listening)))" -lt 8000 ]
+}
+
+@test "with -t a worker is healthy when it has yielded, and not before" {
+  manager
+  run_forkd -t 5 -w 0.1 "$W:late_once"
+  eventually heard READY=1
+  [ "$(($(at READY=1) - $(at STATUS=0)))" -ge 900 ]
+}
+
+@test "STATUS says during a roll how many workers run the new code" {
+  manager
+  deploy "$W"
+  run_forkd -n 2 ./w.so:steady
+  eventually heard READY=1
+  deploy "$W"
+  signal HUP
+  eventually heard "STATUS=[12] of 2 workers healthy, 1 on the new code; last reload: succeeded"
+  eventually heard "STATUS=2 of 2 workers healthy; last reload: succeeded"
+}
+
+@test "STATUS follows the workers, as they crash and come back" {
+  manager
+  touch file
+  run_forkd -n 2 "$W:second_crashes_without" "$PWD/file"
+  eventually heard "READY=1"
+  rm file
+  kill -KILL "$(pid_of 1)"
+  eventually heard "STATUS=1 of 2 workers healthy"
+  : >heard
+  touch file
+  eventually heard "STATUS=2 of 2 workers healthy"
+}
+
+@test "a message that finds the manager's queue full is sent when there is room" {
+  manager
+  kill -STOP "$manager"
+  eventually is_state "$manager" T
+  # More messages than a queue holds; what they say changes each time.
+  "$BATS_FILE_TMPDIR/notified" "$NOTIFY_SOCKET" fill
+  run_forkd "$W:steady"
+  eventually logged started
+  signal HUP
+  eventually logged "reload complete"
+  kill -CONT "$manager"
+  eventually heard "READY=1 STATUS=1 of 1"
+}
+
 @test "READY=1 is not said while workers fail" {
   manager
   run_forkd -n 2 "$W:second_crashes_without" "$PWD/file"

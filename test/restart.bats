@@ -47,6 +47,19 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
   starts_of 1 5
 }
 
+@test "a failure before a worker was healthy counts, however late it comes" {
+  run_forkd sh -c 'sleep 1.1; exit 4'
+  ends_with 1
+  logged_times 5 "exited with status 4 after 1\.[0-9]* s"
+  logged "critical: .*giving up"
+}
+
+@test "a command that has run for the warm-up time was healthy: the master does not give up" {
+  run_forkd -w 0.2 sh -c 'sleep 0.3; exit 4'
+  eventually logged_at_least 6 "exited with status 4"
+  kill -0 "$master"
+}
+
 @test "the master does not give up once a worker was healthy" {
   run_forkd "$W:returns" 3 healthy
   eventually starts_of 0 6

@@ -17,6 +17,51 @@ load helper
   eventually logged "has not yielded for 0\.300 s and is aborted"
 }
 
+@test "a worker may take the warm-up time for its first yield, and the timeout for each other one" {
+  run_forkd -t 0.2 -w 10 "$W:late_once"
+  eventually printed "^ready"
+  never logged aborted
+  eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.200 s and is aborted"
+}
+
+@test "a worker that never yields in time is never healthy: the master gives up" {
+  run_forkd -t 0.2 -w 0.2 "$W:never_yields"
+  ends_with 1
+  logged_times 5 "is aborted"
+}
+
+@test "a pool that is frozen again and again loses nobody whose tasks take less than the timeout" {
+  # SIGSTOP for all at once stands for the freezer of a cgroup.
+  run_forkd -t 1 -n 2 "$W:long_tasks" 900
+  eventually has_workers 2
+  before=$(living "$master" | sort)
+  for round in 1 2 3 4; do
+    kill -STOP "$master" $before
+    background sleep 0.6
+    wait "$background"
+    kill -CONT "$master" $before
+    background sleep 0.7
+    wait "$background"
+  done
+  never logged aborted
+  [ "$before" = "$(living "$master" | sort)" ]
+}
+
+@test "SIGCONT to the master, however often, does not put off the end of a worker that hangs" {
+  run_forkd -t 1 "$W:hangs"
+  old=$(pid_of 0)
+  eventually continued_and_aborted "$old"
+}
+continued_and_aborted() {
+  kill -CONT "$master"
+  logged "worker 0 (pid $1) was ended by signal 6"
+}
+
+@test "workers that come and go do not put off the end of one that hangs" {
+  run_forkd -t 0.3 -w 0.3 -n 100 -l warning "$W:first_hangs_others_end"
+  eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.300 s and is aborted"
+}
+
 @test "a worker that was asked to end, and hangs, is aborted, too" {
   run_forkd -t 1 -n 2 "$W:second_hangs"
   eventually printed "^hangs$"

@@ -103,6 +103,30 @@ WORKER hangs() {
   for (;;) pause();
 }
 
+// Never yields, whatever comes.
+WORKER never_yields() {
+  for (;;) pause();
+}
+
+// Needs a second to set itself up, yields once and hangs.
+WORKER late_once() {
+  pause_ms(1000);
+  say("ready\n");
+  return hangs();
+}
+
+// Does tasks of as many milliseconds as its argument says.
+WORKER long_tasks(int, char** argv) {
+  while (forkd_yield()) pause_ms(atoi(argv[1]));
+  return 0;
+}
+
+// Hangs if it is worker 0, and ends soon if it is not.
+WORKER first_hangs_others_end() {
+  if (forkd_worker_number() == 0) return hangs();
+  return !forkd_yield();
+}
+
 // Hangs if it is worker 0, and yields steadily if it is not.
 WORKER first_hangs() { return forkd_worker_number() == 0 ? hangs() : steadily(); }
 
