@@ -16,9 +16,11 @@ all: forkd forkd.h libforkd.a worker.so httpd.so
 forkd: forkd.o
 	$(CC) -rdynamic -pthread -o $@ forkd.o $(LDFLAGS) $(LDLIBS)
 
-# -fno-plt: nothing is left to be bound at its first call, in each worker anew.
+# -fno-plt: nothing is left to be bound at its first call, in each worker anew. Without unwind tables
+# an exception that leaves a worker ends at std::terminate, and not in the main that called forkd_run.
 forkd.o: forkd.cpp
-	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden -fno-plt $(CXXFLAGS) -c -o $@ forkd.cpp
+	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden -fno-plt -fno-asynchronous-unwind-tables \
+	    -fno-unwind-tables $(CXXFLAGS) -c -o $@ forkd.cpp
 
 forkd.h: forkd.cpp
 	sed -n '/^\/\* forkd\.h - /,/^\/\* end of forkd\.h/p' forkd.cpp >$@

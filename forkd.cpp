@@ -61,9 +61,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <syslog.h>
@@ -322,38 +324,54 @@ Ms parse_seconds(const char* option, const char* text) {
               longest_seconds);
 }
 
+constexpr size_t longest_path = sizeof sockaddr_un{}.sun_path - 1;  // of a Unix socket
+
+Address parse_path(const char* text) {
+  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_un), .all = false};
+  if (strncmp(text, "unix:", 5) == 0)
+    usage_error("wrong address '%s': give the path alone: %s", text, text + 5);
+  if (strlen(text) > longest_path)
+    usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text,
+                longest_path);
+  address.name.path = {};
+  address.name.path.sun_family = AF_UNIX;
+  strcpy(address.name.path.sun_path, text);
+  return address;
+}
+
 // Numbers only: names are not looked up, since the master must not wait for a resolver.
 Address parse_address(const char* text) {
-  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_un), .all = false};
+  if (strchr(text, '/')) return parse_path(text);
+  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
   Address::Name& name = address.name;
-  name.any.sa_family = AF_UNIX;
-  if (strchr(text, '/')) return address;
   const char* colon = strrchr(text, ':');
   const int port = colon ? parse_number(colon + 1, 65535) : -1;
   const int length = colon ? static_cast<int>(colon - text) : 0;
-  char host[INET6_ADDRSTRLEN + 2];
-  if (port > 0 && length < static_cast<int>(sizeof host)) {
+  char host[INET6_ADDRSTRLEN + 2] = "";
+  bool good = colon && length < static_cast<int>(sizeof host);
+  if (good) {
     snprintf(host, sizeof host, "%.*s", length, text);
-    address.size = sizeof name.v4;
     name.v4.sin_family = AF_INET;
     name.v4.sin_port = htons(static_cast<in_port_t>(port));
-    if (inet_pton(AF_INET, host, &name.v4.sin_addr) == 1) return address;
+    good = inet_pton(AF_INET, host, &name.v4.sin_addr) == 1;
+  }
+  const bool has_brackets = host[0] == '[' && host[length - 1] == ']';
+  if (!good && colon && (length == 0 || has_brackets)) {
     address.size = sizeof name.v6;
+    address.all = length == 0;
     name.v6 = {};
     name.v6.sin6_family = AF_INET6;
     name.v6.sin6_port = htons(static_cast<in_port_t>(port));
-    address.all = length == 0;
-    if (address.all) return address;
-    char* end = host + length - 1;
-    if (host[0] == '[' && *end == ']') {
-      *end = '\0';
-      if (inet_pton(AF_INET6, host + 1, &name.v6.sin6_addr) == 1) return address;
-    }
+    if (has_brackets) host[length - 1] = '\0';
+    good = address.all || inet_pton(AF_INET6, host + 1, &name.v6.sin6_addr) == 1;
   }
-  usage_error(
-      "wrong address '%s': must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a path "
-      "with a slash",
-      text);
+  if (!good)
+    usage_error(
+        "wrong address '%s': must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a path "
+        "with a slash",
+        text);
+  if (port < 0) usage_error("wrong address '%s': the port must be a number from 1 to 65535", text);
+  return address;
 }
 
 int parse_level(const char* text) {
@@ -400,9 +418,9 @@ Options parse_options(int argc, char** argv) {
       usage_error("option '%s' needs an argument", argv[optind < argc ? optind - 1 : argc - 1]);
     default:
       // A short option may stand within a group (-xh), so it is named by its letter.
-      if (optopt > 0 && strncmp(argv[optind - 1], "--", 2) != 0)
-        usage_error("wrong option '-%c'", optopt);
-      usage_error("wrong option '%s'", argv[optind - 1]);
+      if (strncmp(argv[optind - 1], "--", 2) != 0) usage_error("unknown option '-%c'", optopt);
+      usage_error(optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'",
+                  static_cast<int>(strcspn(argv[optind - 1], "=")), argv[optind - 1]);
     }
   return options;
 }
@@ -502,6 +520,12 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+// Writes a byte into a pipe that does not block. That it is full does no harm: then there is a
+// byte.
+void write_byte(int pipe) {
+  if (write(pipe, "", 1) < 0) return;
+}
+
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
 bool open_pipe(int ends[2]) {
 #ifdef __linux__
@@ -521,33 +545,87 @@ bool open_pipe(int ends[2]) {
 // ---------------------------------------------------------------------------------------------
 
 pid_t master_pid;
+pthread_t master_thread;  // (thread_local would do, but lies in a page that each fork copies)
 
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // that standard error would not take, not yet reported
+bool line_is_open = false;   // the last line went out in part
 bool log_is_socket = false;  // as systemd has it
+bool log_is_journal = false;
+bool log_may_block = false;  // and cannot be told not to
+
+// Whether standard error is the journal's (systemd.exec(5)).
+bool is_journal(const struct stat& is) {
+  const char* stream = getenv("JOURNAL_STREAM");
+  char named[64];
+  snprintf(named, sizeof named, "%llu:%llu", static_cast<unsigned long long>(is.st_dev),
+           static_cast<unsigned long long>(is.st_ino));
+  return stream && strcmp(stream, named) == 0;
+}
 
 // Standard error is shared with the workers and whoever started forkd, so it must not be made
 // non-blocking; and between poll(2) and write(2) a worker may fill it. What cannot block is a
-// second, non-blocking description of the same pipe or terminal, or send(2). (A file never blocks;
-// where there is no /proc, poll(2) has to do.)
+// second, non-blocking description of the same pipe or terminal, or send(2). (A file never blocks.)
 void open_log() {
   struct stat is {};
-  if (fstat(STDERR_FILENO, &is) == 0 && (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)))
-    keep_own(log_again, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  fstat(STDERR_FILENO, &is);
+  log_is_journal = is_journal(is);
   log_is_socket = S_ISSOCK(is.st_mode);
+  log_may_block =
+      (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
+      !keep_own(log_again, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+}
+
+// The timer of write_in_time() wants to interrupt the thread that writes.
+void on_alarm(int) {
+  if (!pthread_equal(pthread_self(), master_thread)) pthread_kill(master_thread, SIGALRM);
+}
+
+// Writes to what may block, for a few milliseconds: where the second description is not to be had,
+// since another user made the pipe or owns the terminal. The timer goes off again and again, since
+// the first time may be too early.
+ssize_t write_in_time(const char* text, size_t length) {
+  pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  if (poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT)) return -1;
+  struct sigaction action {
+  }, action_before;
+  action.sa_handler = on_alarm;  // without SA_RESTART
+  sigset_t alarm, mask_before;
+  sigemptyset(&alarm);
+  sigaddset(&alarm, SIGALRM);
+  const itimerval limit{.it_interval = {0, 5000}, .it_value = {0, 5000}};
+  itimerval timer_before;
+  sigaction(SIGALRM, &action, &action_before);
+  pthread_sigmask(SIG_UNBLOCK, &alarm, &mask_before);
+  setitimer(ITIMER_REAL, &limit, &timer_before);
+  const ssize_t written = write(out.fd, text, length);
+  setitimer(ITIMER_REAL, &timer_before, nullptr);
+  pthread_sigmask(SIG_SETMASK, &mask_before, nullptr);
+  sigaction(SIGALRM, &action_before, nullptr);
+  return written;
+}
+
+// Begins a line: who says it and how important it is. The journal knows the first, and wants the
+// second as a number. Returns how long that is.
+int print_prefix(char* text, size_t size, int level) {
+  return log_is_journal ? snprintf(text, size, "<%d>", level)
+                        : snprintf(text, size, "forkd[%d]: %s: ", master_pid, level_names[level]);
 }
 
 // Logs an event. Never blocks and never fails: what standard error does not take at once is dropped
-// and counted, and the count goes before the next line that it takes. They are written whole, or
-// not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write).
+// and counted, and the count goes before the next line that it takes. Lines are written whole, or
+// not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write). Only a terminal and a
+// socket may take a part.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
   char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
   char* end = text;
-  if (dropped_lines > 0)
-    end += snprintf(text, sizeof text, "forkd[%d]: %s: %u log lines were dropped\n", master_pid,
-                    level_names[LOG_WARNING], dropped_lines);
-  end += snprintf(end, 64, "forkd[%d]: %s: ", master_pid, level_names[level]);
+  if (line_is_open) *end++ = '\n';
+  if (dropped_lines > 0) {
+    end += print_prefix(end, 64, LOG_WARNING);
+    end += snprintf(end, 64, "%u log lines were dropped\n", dropped_lines);
+  }
+  end += print_prefix(end, 64, level);
   va_list args;
   va_start(args, format);
   vsnprintf(end, static_cast<size_t>(text + sizeof text - end), format, args);
@@ -555,12 +633,12 @@ void open_log() {
   end = make_printable(end);
   *end++ = '\n';  // in the place of the null byte
   const auto length = static_cast<size_t>(end - text);
-  pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  const bool written = log_is_socket    ? send(out.fd, text, length, MSG_DONTWAIT) > 0
-                       : log_again >= 0 ? write(log_again, text, length) > 0
-                                        : poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) &&
-                                              write(out.fd, text, length) > 0;
-  dropped_lines = written ? 0 : dropped_lines + 1;
+  const ssize_t written = log_is_socket ? send(STDERR_FILENO, text, length, MSG_DONTWAIT)
+                          : log_may_block
+                              ? write_in_time(text, length)
+                              : write(log_again >= 0 ? log_again : STDERR_FILENO, text, length);
+  dropped_lines = written > 0 ? 0 : dropped_lines + 1;
+  if (written > 0) line_is_open = static_cast<size_t>(written) < length;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -606,22 +684,46 @@ bool is_stale(const Address& address) {
   return stale;
 }
 
-int listen_on_path(Address& address) {
-  sockaddr_un& name = address.name.path;
-  if (strlen(address.text) >= sizeof name.sun_path) {
-    errno = ENAMETOOLONG;
-    return -1;
-  }
-  strcpy(name.sun_path, address.text);
-  int fd = listen_on(address);
-  if (fd < 0 && errno == EADDRINUSE) {
-    if (is_stale(address)) unlink(address.text);
-    fd = listen_on(address);
-    struct stat is;
-    if (fd < 0 && lstat(address.text, &is) == 0 && !S_ISSOCK(is.st_mode)) errno = EEXIST;
-  }
-  if (fd >= 0) lstat(address.text, &address.file);
+// Of several that start on one path at the same moment, one at a time looks who listens there: they
+// lock the folder. Not for longer than a second, since anybody may hold a lock on a folder like
+// /tmp. -1: there is no lock.
+int lock_folder(const char* path) {
+  char folder[sizeof(sockaddr_un)];
+  const char* slash = strrchr(path, '/');
+  snprintf(folder, sizeof folder, "%.*s", static_cast<int>(slash - path) + 1, path);
+  const int fd = open(folder, O_RDONLY | O_CLOEXEC);
+  const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};
+  for (int i = 0; fd >= 0 && i < 100 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++)
+    nanosleep(&pause, nullptr);
   return fd;
+}
+
+int listen_on_path(Address& address) {
+  const int lock = lock_folder(address.text);
+  int fd = listen_on(address);
+  if (fd < 0 && errno == EADDRINUSE && is_stale(address)) {
+    unlink(address.text);
+    fd = listen_on(address);
+  }
+  const int reason = errno;
+  if (fd >= 0) lstat(address.text, &address.file);
+  if (lock >= 0) close(lock);
+  errno = reason;
+  return fd;
+}
+
+// Why an address cannot be listened on, in words that help.
+const char* listen_error(const Address& address, int reason) {
+  const sockaddr& name = address.name.any;
+  struct stat is;
+  if (name.sa_family == AF_UNIX && reason == EADDRINUSE && lstat(address.text, &is) == 0 &&
+      !S_ISSOCK(is.st_mode))
+    return "the file exists and is not a socket";
+  const int port =
+      ntohs(name.sa_family == AF_INET6 ? address.name.v6.sin6_port : address.name.v4.sin_port);
+  if (name.sa_family != AF_UNIX && reason == EACCES && port < IPPORT_RESERVED)
+    return "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket from the service manager";
+  return strerror(reason);
 }
 
 // Puts a socket where the workers expect the next one. What stood there, inherited from whoever
@@ -664,13 +766,15 @@ bool open_sockets() {
     Address& address = addresses[i];
     const bool is_path = address.name.any.sa_family == AF_UNIX;
     if (!hand_over(is_path ? listen_on_path(address) : listen_on(address))) {
-      fprintf(stderr, "forkd: cannot listen on %s: %s\n", address.text, strerror(errno));
+      fprintf(stderr, "forkd: cannot listen on %s: %s\n", address.text,
+              listen_error(address, errno));
       return false;
     }
   }
   // LISTEN_PID is each worker's own. Those meant for somebody else must not reach a worker that
   // happens to have that pid.
   unsetenv("LISTEN_PID");
+  unsetenv("LISTEN_PIDFDID");
   if (address_count > 0 || socket_count == 0) unsetenv("LISTEN_FDNAMES");  // would be too few
   char text[16];
   snprintf(text, sizeof text, "%d", socket_count);
@@ -747,9 +851,7 @@ void count_signal(int number) {
   }
   const bool first = !__atomic_exchange_n(&woken, true, __ATOMIC_SEQ_CST);
   const int end = atomic_load(wake_write);
-  if (first && end >= 0 && write(end, "", 1) < 0) {
-    // Nothing is lost: wait_until() looks at `woken` before it waits.
-  }
+  if (first && end >= 0) write_byte(end);  // if not, wait_until() looks at `woken` before it waits
   __atomic_fetch_sub(&handling, 1, __ATOMIC_SEQ_CST);
   errno = saved_errno;
 }
@@ -757,6 +859,7 @@ void count_signal(int number) {
 // Makes the master handle its signals, whatever the caller did with them. False, with errno.
 bool install_handlers() {
   master_pid = getpid();
+  master_thread = pthread_self();
   // Once for the process, and not in each worker: what the call touches costs page faults there.
   static bool registered = false;
   if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) != 0)
@@ -836,6 +939,7 @@ enum class State : unsigned char {
   Running,  // a process; what it is asked for stands in its line
   Aborted,  // a process that has got SIGABRT, for it did not yield; gets SIGKILL a while later
   Killed,   // a process that has got SIGKILL
+  Immune,   // a process that SIGKILL could not be sent to: a shutdown does not wait for it
 };
 
 // A worker number.
@@ -920,9 +1024,10 @@ Slot* slot_of(pid_t pid) {
   return nullptr;
 }
 
+// Whether there is anybody to wait for at a shutdown.
 bool any_alive() {
   for (const Slot& slot : slots)
-    if (slot.pid > 0) return true;
+    if (slot.pid > 0 && slot.state != State::Immune) return true;
   return false;
 }
 
@@ -940,6 +1045,8 @@ struct Manager {
   bool stopping_due = false;   // STOPPING=1
   bool stopping_told = false;  // and that was the last word
   char status[512] = "";       // STATUS=, as it was told last
+  Ms watchdog_interval = 0;    // between two WATCHDOG=1; 0: it asks for none
+  Ms watchdog_at = never;      // when the next one is due
 } manager;
 
 // How many workers, of the numbers below the target,
@@ -949,12 +1056,24 @@ struct Census {
   int vacant = 0;   // and how many numbers, with that of the helper, nobody works under.
 };
 
+// How often the service manager wants a sign of life: twice in WATCHDOG_USEC, if that is meant for
+// this process (sd_watchdog_enabled(3)).
+void open_watchdog() {
+  const char* usec = getenv("WATCHDOG_USEC");
+  const char* pid = getenv("WATCHDOG_PID");
+  if (!usec || (pid && strtol(pid, nullptr, 10) != getpid())) return;
+  const long long interval = strtoll(usec, nullptr, 10) / 1000 / 2;
+  if (interval < 1) return;
+  manager.watchdog_interval = interval;
+  manager.watchdog_at = 0;
+}
+
 // Reads where the service manager wants to be told: a path, or @ and a name in Linux' abstract
 // namespace.
 void open_notify() {
+  manager = {};
   const char* path = getenv("NOTIFY_SOCKET");
   if (!path) return;
-  manager = {};
   const size_t length = strlen(path);
   if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path) {
     log_event(LOG_WARNING,
@@ -967,6 +1086,8 @@ void open_notify() {
   manager.name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
   if (!keep_own(notify_fd, socket(AF_UNIX, SOCK_DGRAM, 0)))
     log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
+  else
+    open_watchdog();
 }
 
 void notify_reloading() {
@@ -981,16 +1102,19 @@ void notify_stopping() {
   manager.stopping_due = true;
 }
 
-// Sends news, and the status with it (sd_notify(3)). Never waits. False: the queue is full.
-bool send_to_manager(const char* news, const char* status) {
-  char text[640];
-  const int length = snprintf(text, sizeof text, "%sSTATUS=%s", news, status);
-  if (sendto(notify_fd, text, static_cast<size_t>(length), MSG_DONTWAIT,
+// Sends a message (sd_notify(3)). Never waits. False: the queue is full.
+bool send_to_manager(const char* text) {
+  if (sendto(notify_fd, text, strlen(text), MSG_DONTWAIT,
              reinterpret_cast<const sockaddr*>(&manager.name), manager.name_size) >= 0)
     return true;
   if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) return false;
   log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
   return true;
+}
+
+void send_watchdog(Ms now) {
+  send_to_manager("WATCHDOG=1");
+  manager.watchdog_at = now + manager.watchdog_interval;
 }
 
 // Tells the service manager what is due, and the status when it has changed. False: not all of it
@@ -1007,7 +1131,9 @@ bool notify(const Census& census) {
   make_printable(status);
 
   const auto tell = [&](bool& due, const char* news) {
-    if (due && send_to_manager(news, status)) {
+    char text[sizeof status + 80];
+    snprintf(text, sizeof text, "%sSTATUS=%s", news, status);
+    if (due && send_to_manager(text)) {
       due = false;
       snprintf(manager.status, sizeof manager.status, "%s", status);
     }
@@ -1033,9 +1159,8 @@ bool notify(const Census& census) {
 // The worker's side
 // ---------------------------------------------------------------------------------------------
 
-bool running;             // this process is within run_pool(), as a master or as a worker
-bool forking;             // the master is within the fork of start()
-pthread_t master_thread;  // (thread_local would do, but lies in a page that each fork copies)
+bool running;  // this process is within run_pool(), as a master or as a worker
+bool forking;  // the master is within the fork of start()
 
 // What this process is. All in one place: a worker copies each page that it writes to.
 struct Self {
@@ -1043,6 +1168,7 @@ struct Self {
   int number = -1;       // of the worker
   pid_t pid = 0;
   int stop_pipe[2] = {-1, -1};  // for forkd_stop_fd: the read end, and the write end
+  struct stat stop_file {};     // of the pipe
   pthread_mutex_t stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // held while stop_pipe is made
 } self;
 
@@ -1054,13 +1180,18 @@ void set_action(int number, void (*handler)(int), int flags) {
   sigaction(number, &action, nullptr);
 }
 
+// Makes the stop descriptor readable, if there is one, and the worker has not closed it and opened
+// something else under its number. (Filling the pipe does no harm: readable it stays.)
+void write_stop_byte() {
+  const int end = atomic_load(self.stop_pipe[1]);
+  struct stat is;
+  if (end >= 0 && fstat(end, &is) == 0 && same_file(is, self.stop_file)) write_byte(end);
+}
+
 // The worker is to end at its next yield: the descriptor says so, too.
 void end_at_next_yield() {
   atomic_store(self.line->request, Request::End);
-  const int end = atomic_load(self.stop_pipe[1]);
-  // Filling the pipe does no harm: readable it stays.
-  if (end >= 0 && write(end, "", 1) < 0) {
-  }
+  write_stop_byte();
 }
 
 // An old worker takes room, if there is some: then it ends. It marks itself before it takes any, so
@@ -1130,34 +1261,41 @@ bool leads_to(const char* path, const struct stat& file) {
   return stat(path, &is) == 0 && same_file(is, file);
 }
 
-// Loads the file that the master holds open, whatever stands at its path by now. By its path, when
-// that leads to it: so $ORIGIN and debuggers work. Null: see dlerror(3).
+// Finds a name by which the held file can be loaded: its path; or the name that it has by now, so
+// that what lies beside it is found through $ORIGIN; or, when it has none any more, that of the
+// descriptor. False: the last, so the descriptor has to stay open.
 //
-// The master's descriptors are closed before, since the code that runs while it is loaded may close
-// all it finds, and then open its own.
+// That is /proc/PID/fd/N, since a debugger that opens /proc/self/fd/N gets a descriptor of its own.
+// The pid is asked of /proc, which may be that of another PID namespace.
+bool find_name(const char* path, const Code& code, char* name, size_t size) {
+  snprintf(name, size, "%s", path);
+  if (leads_to(name, code.file)) return true;
+  char held[64], pid[32] = "";
+  snprintf(held, sizeof held, "/proc/self/fd/%d", code.fd);
+  const ssize_t length = readlink(held, name, size - 1);
+  name[length > 0 ? length : 0] = '\0';
+  if (leads_to(name, code.file)) return true;
+  if (readlink("/proc/self", pid, sizeof pid - 1) > 0)
+    snprintf(held, sizeof held, "/proc/%s/fd/%d", pid, code.fd);
+  const bool is_held = leads_to(held, code.file);
+  snprintf(name, size, "%s", is_held ? held : path);  // without /proc, the path decides
+  return !is_held;
+}
+
+// Loads the file that the master holds open, whatever stands at its path by now. Null: see
+// dlerror(3).
 void* load_pinned(const char* path, Code code) {
   // RTLD_GLOBAL: it is the program here, and what it loads in turn may need its symbols.
   constexpr int flags = RTLD_NOW | RTLD_GLOBAL;
-  if (leads_to(path, code.file)) {
-    close_own(code.fd);
-    void* library = dlopen(path, flags);
-    if (leads_to(path, code.file)) return library;
-    // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
-    atomic_store(self.line->request, Request::End);
-    _exit(0);
-  }
-#ifdef __linux__
-  char held[32];
-  snprintf(held, sizeof held, "/proc/self/fd/%d", code.fd);
-  if (access(held, F_OK) == 0) {
-    void* library = dlopen(held, flags);
-    struct stat is;
-    if (fstat(code.fd, &is) == 0 && same_file(is, code.file)) close_own(code.fd);
-    return library;
-  }
-#endif
+  char name[PATH_MAX];
+  if (!find_name(path, code, name, sizeof name)) return dlopen(name, flags);
   close_own(code.fd);
-  return dlopen(path, flags);
+  const bool leads = leads_to(name, code.file);
+  void* library = dlopen(name, flags);
+  if (!leads || leads_to(name, code.file)) return library;
+  // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
+  atomic_store(self.line->request, Request::End);
+  _exit(0);
 }
 
 // The only place where the user's code is loaded: never in the master.
@@ -1165,11 +1303,13 @@ forkd_worker* load_function(const Job& job) {
   Code& code = &slots[self.number] == pool.reload.trial ? trial_code : pool_code;
   const Code pinned = code;
   code.fd = -1;
-  close_all_own();
+  close_all_own();  // the code may close all it finds while it is loaded, and then open its own
   void* library = load_pinned(job.path, pinned);
   if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
   void* function = dlsym(library, job.symbol);
-  if (!function) fail_to_start("cannot load %s: %s", job.spec, dlerror());
+  if (!function)
+    fail_to_start("cannot load %s: no function '%s' is exported (in C++ it needs extern \"C\")",
+                  job.spec, job.symbol);
   return reinterpret_cast<forkd_worker*>(function);
 }
 
@@ -1194,23 +1334,68 @@ void set_signals(bool is_command) {
 // each costs a page fault.
 char number_variable[] = "FORKD_WORKER=1024";
 char pid_variable[sizeof "LISTEN_PID=" + 10];
-char** worker_environment;
+char** worker_environment;  // the list, and behind it the texts
 
-// False, with errno: no memory.
+// Copies what there is, for another thread may call setenv(3) later. False, with errno: no memory.
 bool make_environment() {
-  size_t count = 0;
-  while (environ && environ[count]) count++;
-  worker_environment = static_cast<char**>(malloc((count + 3) * sizeof *environ));
+  size_t count = 0, size = 0;
+  for (char** variable = environ; variable && *variable; variable++, count++)
+    size += strlen(*variable) + 1;
+  const size_t list = (count + 3) * sizeof *environ;
+  worker_environment = static_cast<char**>(malloc(list + size));
   if (!worker_environment) return false;
   char** end = worker_environment;
+  char* text = reinterpret_cast<char*>(worker_environment) + list;
   for (size_t i = 0; i < count; i++)
     if (strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0 &&
-        strncmp(environ[i], "FORKD_WORKER=", 13) != 0)
-      *end++ = environ[i];
+        strncmp(environ[i], "FORKD_WORKER=", 13) != 0) {
+      *end++ = strcpy(text, environ[i]);
+      text += strlen(text) + 1;
+    }
   *end++ = number_variable;
   if (socket_count > 0) *end++ = pid_variable;
   *end = nullptr;
   return true;
+}
+
+// The name of a function worker in ps(1), the kernel's log and core files.
+void set_process_name() {
+#ifdef __linux__
+  constexpr int longest = 15;  // that the kernel keeps (PR_SET_NAME, prctl(2))
+  char suffix[16], name[64];
+  const int length = snprintf(suffix, sizeof suffix, "-%d", self.number);
+  snprintf(name, sizeof name, "%.*s%s", longest - length,
+           pool.job.path ? "forkd" : program_invocation_short_name, suffix);
+  prctl(PR_SET_NAME, name);
+#endif
+}
+
+// getopt(3) begins anew, as in a fresh main: what it remembers is the master's, or the caller's of
+// forkd_run().
+void reset_getopt() {
+  opterr = 1;
+#ifdef __linux__
+  optind = 0;  // glibc and musl forget, too, where they are within an argument, and the order
+#else
+  optind = 1;
+  optreset = 1;
+#endif
+}
+
+// Executes the command, or says why not.
+[[noreturn]] void execute(char** argv) {
+  execvp(argv[0], argv);
+  const int reason = errno;
+  const char* name = argv[0];
+  const bool is_here = access(name, F_OK) == 0;
+  if (reason != ENOENT) fail_to_start("cannot execute '%s': %s", name, strerror(reason));
+  if (!strchr(name, '/'))
+    fail_to_start("cannot execute '%s': it is not in PATH, or its interpreter is missing%s%s", name,
+                  is_here ? "; for the file here: ./" : "", is_here ? name : "");
+  if (is_here)
+    fail_to_start("cannot execute '%s': its interpreter is missing (the #! line, or the loader)",
+                  name);
+  fail_to_start("cannot execute '%s': %s", name, strerror(reason));
 }
 
 // What a forked process does, with all signals blocked.
@@ -1220,23 +1405,33 @@ bool make_environment() {
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
   if (handling != 0) handling = 0;  // the threads that it counted are not here
 #ifdef __linux__
-  // Set first, then checked: a master that died in between was not there to be noticed. Its pid is
-  // compared, for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
+  // Set, then check: if the master died before the prctl, no signal will come. Its pid is compared,
+  // for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
   if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
     fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
-  if (getppid() != master_pid) _exit(0);
 #endif
+  const pid_t parent = getppid();
+  if (parent == 0)
+    fail_to_start("the master is not in the PID namespace of its workers (unshare needs --fork)");
+  if (parent != master_pid) _exit(0);
   if (socket_count > 0) snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", self.pid);
   environ = worker_environment;
   const Job& job = pool.job;
+  if (job.is_command()) {
+    setpgid(0, 0);
+  } else {
+    set_process_name();
+    reset_getopt();
+  }
   set_signals(job.is_command());
   if (!job.path) close_all_own();
   forkd_worker* function = job.path ? load_function(job) : job.function;
+  // No task begins after the request, which may have come while the code was loaded.
+  if (atomic_load(self.line->request) == Request::End) exit(0);
   self.line->loaded_at = clock_ms();
   atomic_store(self.line->phase, Phase::Loaded);
   if (function) exit(function(job.argc, job.argv));
-  execvp(job.argv[0], job.argv);
-  fail_to_start("cannot execute %s: %s", job.argv[0], strerror(errno));
+  execute(job.argv);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1273,6 +1468,7 @@ bool start(Slot& slot) {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   errno = reason;
   if (pid < 0) return false;
+  if (pool.job.is_command()) setpgid(pid, pid);  // here, too: whoever is first
   slot.pid = pid;
   slot.state = State::Running;
   log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid);
@@ -1280,13 +1476,15 @@ bool start(Slot& slot) {
 }
 
 // Asks a worker, if there is one, to end at its next yield, without disturbing what it is at. One
-// that was aborted may go on, and gets to know, too.
+// that was aborted may go on, and gets to know, too. At a shutdown a command is asked once more.
 void request_end(Slot& slot) {
-  if (slot.pid == 0 || slot.state == State::Killed || request_to(slot) == Request::End) return;
+  if (slot.pid == 0 || slot.state == State::Killed) return;
+  const bool is_command = pool.job.is_command();
+  if (request_to(slot) == Request::End && !(is_command && pool.shutdown.begun)) return;
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
   atomic_store(line_of(slot).request, Request::End);
-  if (pool.job.is_command()) {
+  if (is_command) {
     kill(slot.pid, SIGTERM);
     kill(slot.pid, SIGCONT);  // a stopped process would not see the other
   } else if (atomic_load(line_of(slot).has_stop_fd)) {
@@ -1300,11 +1498,17 @@ void retire(Slot& slot) {
   request_end(slot);
 }
 
+// Kills a worker, a command with all of its process group. A process that has become another user's
+// cannot be killed, and nobody can wait for it.
 void kill_worker(Slot& slot) {
-  slot.state = State::Killed;
-  log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
-            slot.pid);
-  kill(slot.pid, SIGKILL);
+  const bool sent = kill(pool.job.is_command() ? -slot.pid : slot.pid, SIGKILL) == 0;
+  if (sent)
+    log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
+              slot.pid);
+  else
+    log_event(LOG_ERR, "worker %d (pid %d) has not ended and cannot be killed: %s", number_of(slot),
+              slot.pid, strerror(errno));
+  slot.state = sent ? State::Killed : State::Immune;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1337,7 +1541,7 @@ void nudge_all(Ms now) {
 void kill_all() {
   pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
   for (Slot& slot : slots)
-    if (slot.pid > 0 && slot.state != State::Killed) kill_worker(slot);
+    if (slot.pid > 0 && slot.state < State::Killed) kill_worker(slot);
 }
 
 bool all_keep_failing() {
@@ -1366,6 +1570,7 @@ void give_up_if_hopeless(Phase phase, Ms now) {
 // Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be.
 const char* pin(Code& code) {
   if (!pool.job.path) return nullptr;
+  errno = 0;
   // O_NONBLOCK: a FIFO there must not hold the master up.
   if (!keep_own(code.fd, open(pool.job.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) ||
       fstat(code.fd, &code.file) != 0)
@@ -1594,6 +1799,13 @@ Ms judge_end(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
   return slot.failures > 0 ? now + backoff(slot.failures) : now;
 }
 
+// How important it is that a worker could not start. When the pool comes up, it is what ends the
+// master, and one message is enough for all workers.
+int start_error_level() {
+  if (pool.shutdown.begun) return LOG_DEBUG;
+  return pool.ever_healthy ? LOG_ERR : LOG_CRIT;
+}
+
 // A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
   const Phase phase = atomic_load(line_of(slot).phase);
@@ -1614,8 +1826,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
   // One whose file was replaced while it loaded it ends like this: it has tried nothing.
   const bool again = phase == Phase::Starting && asked && succeeded;
   const bool fails_trial = &slot == pool.reload.trial && !again;
-  if (!fails_trial)  // at a start that fails, one of many equal messages is enough
-    log_event(phase == Phase::Failed ? (pool.shutdown.begun ? LOG_DEBUG : LOG_ERR)
+  if (!fails_trial)
+    log_event(phase == Phase::Failed ? start_error_level()
               : asked || succeeded   ? LOG_INFO
                                      : LOG_WARNING,
               "worker %d (pid %d) %s", number_of(slot), slot.pid, how);
@@ -1636,20 +1848,21 @@ void worker_ended(Slot& slot, int status, Ms now) {
 
 // Reaps all workers that have ended: one SIGCHLD may stand for several deaths.
 void reap(Ms now) {
-  for (;;) {
-    int status;
-    pid_t pid = -1;  // any child: one in no slot is an orphan that was re-parented to this process
-    if (!pool.reaps_all) {
-      // Here one in no slot is the application's own child, and left to it.
-      siginfo_t first{};
-      if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0) break;
-      pid = first.si_pid;
-      if (pid == 0 || !slot_of(pid)) break;
-    }
-    pid = waitpid(pid, &status, WNOHANG);
+  siginfo_t first{};
+  for (; waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) == 0; first = {}) {
+    const pid_t pid = first.si_pid;
     if (pid == 0 && !pool.job.function) return;  // none is left that has ended
-    if (pid <= 0) break;
-    if (Slot* slot = slot_of(pid)) worker_ended(*slot, status, now);
+    Slot* slot = pid > 0 ? slot_of(pid) : nullptr;
+    // One in no slot is an orphan that was re-parented to this process, or the application's.
+    if (pid == 0 || (!slot && !pool.reaps_all)) break;
+    if (slot && pool.job.is_command()) {
+      // What is left of its group. As long as its leader is not reaped, no other can have the
+      // number.
+      kill(-pid, SIGTERM);
+      kill(-pid, SIGCONT);
+    }
+    int status;
+    if (waitpid(pid, &status, WNOHANG) == pid && slot) worker_ended(*slot, status, now);
   }
   // A child of the application hides those behind it; or the application, waiting for any child,
   // has reaped a worker. A death that goes unseen would leave the pool too small.
@@ -1755,7 +1968,7 @@ void act_on_signals(Ms now) {
 
 // The earliest time at which apply_due() will have something to do.
 Ms next_deadline() {
-  Ms next = earlier_of(pool.look_at, pool.check_at);
+  Ms next = earlier_of(earlier_of(pool.look_at, pool.check_at), manager.watchdog_at);
   next = earlier_of(next, earlier_of(pool.shutdown.nudge_at, pool.shutdown.kill_at));
   for (const Slot& slot : slots) {
     if (slot.state == State::Waiting) next = earlier_of(next, later_of(slot.due, pool.fork_at));
@@ -1795,6 +2008,7 @@ void apply_due(Ms now) {
   if (now >= pool.shutdown.kill_at) kill_all();
   if (now >= pool.shutdown.nudge_at) nudge_all(now);
   if (now >= pool.check_at) check_progress(now);
+  if (now >= manager.watchdog_at) send_watchdog(now);
   for (Slot& slot : slots)
     if (slot.state == State::Aborted && now >= slot.due) check_aborted(slot, now);
   start_due(now);
@@ -1849,7 +2063,6 @@ void release() {
 
 // The master: runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
-  master_thread = pthread_self();
   pool = {.job = job, .options = options, .target = options.workers};
   // Who ignores SIGCHLD counts on it that no zombies are left (POSIX, _Exit).
   const struct sigaction& child = caller_action[0];  // SIGCHLD
@@ -1866,7 +2079,10 @@ int run_pool(const Job& job, const Options& options) {
   open_notify();
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
-    log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
+    const bool may_be_command = errno == ENOENT && !memchr(job.spec, '/', strlen(job.spec));
+    log_event(LOG_CRIT, "cannot load %s: %s%s%s%s", job.spec, reason,
+              may_be_command ? " (the colon makes it PATH:SYMBOL; for a command: env " : "",
+              may_be_command ? job.spec : "", may_be_command ? ")" : "");
     return exit_failed;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
@@ -1879,6 +2095,8 @@ int run_pool(const Job& job, const Options& options) {
     apply_due(now);
   } while (!pool.shutdown.begun || any_alive());
 
+  for (const Slot& slot : slots)
+    if (slot.state == State::Immune && pool.shutdown.status == 0) return exit_killed;
   return pool.shutdown.status;
 }
 
@@ -1923,12 +2141,12 @@ int forkd_stop_fd() {
   int ends[2];
   if (self.stop_pipe[0] < 0 && open_pipe(ends)) {
     self.stop_pipe[0] = ends[0];
+    fstat(ends[1], &self.stop_file);
     atomic_store(self.stop_pipe[1], ends[1]);
     if (self.line) {
       // From here on the master signals a request. One that it made before is acted on here.
       atomic_store(self.line->has_stop_fd, 1);
-      if (atomic_load(self.line->request) == Request::End && write(ends[1], "", 1) < 0) {
-      }
+      if (atomic_load(self.line->request) == Request::End) write_stop_byte();
     }
   }
   const int fd = self.stop_pipe[0];
@@ -1954,6 +2172,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     return -1;
   }
   fflush(nullptr);  // or every worker would write what is in the buffers once more
+  fflush(stdin);    // or its exit(3) would move the offset back by what is in there (POSIX, fclose)
   const int status = run_pool({.spec = "a function of this program",
                                .function = function,
                                .argc = argc,

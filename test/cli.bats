@@ -63,10 +63,10 @@ bats_require_minimum_version 1.5.0
 @test "an empty path is a usage error" { refused "empty path" :run; }
 
 @test "an unknown option is named" {
-  refused "wrong option '-x'" -x ./w.so:run
-  refused "wrong option '-x'" -l info -xV ./w.so:run
-  refused "wrong option '--nonsense'" --nonsense ./w.so:run
-  refused "wrong option '--help=yes'" --help=yes
+  refused "unknown option '-x'" -x ./w.so:run
+  refused "unknown option '-x'" -l info -xV ./w.so:run
+  refused "unknown option '--nonsense'" --nonsense ./w.so:run
+  refused "option '--help' takes no value" --help=yes
 }
 
 @test "an option without its argument is named" {

@@ -63,7 +63,7 @@ reload_fails() {
   mv next job
   reload_fails "worker 1024 .* exited with status 5 after .* before it was healthy"
   rm job
-  reload_fails "cannot execute ./job: No such file or directory"
+  reload_fails "cannot execute './job': No such file or directory"
 }
 
 @test "bad code of every kind leaves the pool as it is, and a later reload works" {

@@ -100,7 +100,7 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
   echo junk >junk.so
   run_forkd -n 3 ./junk.so:run
   ends_with 1
-  logged "error: .*cannot load ./junk.so:run: "
+  logged "critical: .*cannot load ./junk.so:run: "
   logged_times 1 "cannot load"
 }
 
@@ -125,14 +125,14 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
 @test "a command that does not exist ends the master with 1 and its name" {
   run_forkd -n 3 no-such-command-anywhere
   ends_with 1
-  logged "error: .*cannot execute no-such-command-anywhere: No such file or directory"
+  logged "critical: .*cannot execute 'no-such-command-anywhere': it is not in PATH"
 }
 
 @test "a command that may not be executed ends the master with 1 and the reason" {
   echo 'exit 0' >plain
   run_forkd ./plain
   ends_with 1
-  logged "cannot execute ./plain: Permission denied"
+  logged "cannot execute './plain': Permission denied"
 }
 
 @test "of a thousand workers that cannot start, the first ones end it" {
@@ -153,7 +153,7 @@ starts_of() { [ "$(grep -c "worker $1 (pid [0-9]*) started" log)" -ge "$2" ]; }
   mv job hidden
   old=$(pid_of 0)
   kill -KILL "$old"
-  eventually logged "worker 0 .*could not start: cannot execute ./job: No such file"
+  eventually logged "worker 0 .*could not start: cannot execute './job': No such file"
   mv hidden job
   eventually starts_of 0 3
   eventually has_workers 2
