@@ -194,3 +194,48 @@ application=with_archive
   run "$BATS_FILE_TMPDIR/with_archive" alone
   [ "${lines[1]}" = "5 tasks, number -1, stop 1" ]
 }
+
+@test "an exception, or pthread_exit, in a worker runs nothing of the caller's main" {
+  "$CXX" -std=c++20 -I"$ROOT" -o throws "$BATS_TEST_DIRNAME/throws.cpp" "$ROOT/forkd.o" $LDFLAGS -pthread 2>build ||
+    skip "no C++ library for $CXX"
+  for way in throw exit; do
+    : >log
+    : >out
+    ./throws $way >>out 2>>log 3>&- &
+    master=$!
+    eventually logged_at_least 2 "worker 0 (pid [0-9]*) started"
+    stops_with 0
+    never printed caught
+    [ "$(cat out)" = "destroyed in $master" ]
+    [ $way = exit ] || logged "worker 0 (pid [0-9]*) was ended by signal 6"
+  done
+}
+
+@test "a worker that exits does not move the offset of the application's standard input" {
+  seq 5000 >numbers
+  "$BATS_FILE_TMPDIR/with_archive" reads >>out 2>>log 3>&- <numbers &
+  master=$!
+  eventually logged_at_least 4 "exited with status 0"
+  stops_with 0
+  grep -v buffered out | cmp - numbers
+}
+
+@test "a variable that the application changes while the pool runs does not reach later workers" {
+  run_application variable
+  eventually printed_times 2 "^VARIABLE=before$"
+  touch go
+  eventually printed "^changed$"
+  kill -KILL "$(pid_of 0)"
+  eventually printed_times 3 "^VARIABLE=before$"
+  never printed after
+}
+
+@test "workers that the application reaps, one after the other and two at once, are all replaced" {
+  run_application steals
+  for round in $(seq 20); do
+    eventually has_workers 2
+    kill -KILL $(living "$master") || :
+  done
+  eventually has_workers 2
+  stops_with 0
+}

@@ -69,6 +69,29 @@ static int reads_config(int argc, char **argv) {
   return 0;
 }
 
+static int returns_at_once(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  return 0;
+}
+
+static char variable[] = "VARIABLE=before";
+
+static int prints_variable(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  dprintf(1, "VARIABLE=%s\n", getenv("VARIABLE"));
+  while (forkd_yield()) pause_ms(10);
+  return 0;
+}
+
+static void *change_variable(void *unused) {
+  while (access("go", F_OK) != 0) pause_ms(5);
+  strcpy(variable, "VARIABLE=after");
+  dprintf(1, "changed\n");
+  return unused;
+}
+
 static int counts_to_five(int argc, char **argv) {
   int tasks = 0;
   (void)argc;
@@ -145,6 +168,20 @@ int main(int argc, char **argv) {
 
   if (strcmp(mode, "run") == 0) return forkd_run(steady, argc, argv, &options);
   if (strcmp(mode, "defaults") == 0) return forkd_run(steady, 0, NULL, NULL);
+  if (strcmp(mode, "variable") == 0) {
+    pthread_t thread;
+    putenv(variable);
+    pthread_create(&thread, NULL, change_variable, NULL);
+    return forkd_run(prints_variable, 0, NULL, &options);
+  }
+  if (strcmp(mode, "reads") == 0) { /* its standard input, before and after the pool */
+    char line[64];
+    int status;
+    if (fgets(line, sizeof line, stdin)) printf("%s", line);
+    status = forkd_run(returns_at_once, 0, NULL, &options);
+    while (fgets(line, sizeof line, stdin)) printf("%s", line);
+    return status;
+  }
   if (strcmp(mode, "config") == 0) return forkd_run(reads_config, 0, NULL, &options);
   if (strcmp(mode, "fails") == 0) return forkd_run(fails, 0, NULL, &options);
   if (strcmp(mode, "hangs") == 0) return forkd_run(hangs, 0, NULL, &options);

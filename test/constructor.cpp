@@ -1,4 +1,4 @@
-// Code that does harm while it is loaded: it crashes, exits, never comes back, or takes all
+// Code that does harm while it is loaded: it crashes, exits, never comes back, is slow, or takes all
 // descriptors for its own.
 #include <fcntl.h>
 #include <signal.h>
@@ -15,6 +15,8 @@ static int files[6];
   _exit(0);
 #elif defined HANG
   for (;;) pause();
+#elif defined SLOW
+  usleep(800000);
 #elif defined FILES
   for (int fd = 3; fd < 64; fd++) close(fd);
   for (int& fd : files) fd = open("/", O_RDONLY);

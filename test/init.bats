@@ -130,3 +130,11 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   never grep -w -E 'time|gettimeofday|timespec_get' needed
   never grep CLOCK_REALTIME "$ROOT/forkd.cpp"
 }
+
+@test "in a PID namespace that its workers would not share, it says so" {
+  unshare --pid true 2>/dev/null || skip "needs the right to make a PID namespace"
+  run timeout 20 unshare --pid "$FORKD" -n 2 "$W:steady"
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output == *"critical: worker 0 "*"PID namespace"*"--fork"* ]]
+}

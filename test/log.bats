@@ -72,3 +72,69 @@ grows_until_reported() { signal USR1; logged "warning: [0-9]* log lines\? w[a-z]
   # As many writes of a line to standard error as there are lines; each ends with its only newline.
   [ "$(grep -c 'write([0-9]*, "forkd\[[0-9]*\]: .*\\n"' trace)" -eq "$(wc -l <log)" ]
 }
+
+@test "what keeps the master from coming up is said at -l critical, too" {
+  run_forkd -l critical "$BIN/undefined.so:steady"
+  ends_with 1
+  logged_times 1 "critical: worker 0 .*could not start: cannot load "
+  run_forkd -l critical no-such-command
+  ends_with 1
+  logged_times 1 "critical: .*cannot execute 'no-such-command'"
+}
+
+@test "under journald a line begins with its priority" {
+  : >log
+  JOURNAL_STREAM=$(stat -c %d:%i log) run_forkd "$W:steady"
+  eventually logged "^<6>worker 0 (pid [0-9]*) started$"
+  never logged "forkd\["
+  kill -KILL "$(sed -n 's/.*worker 0 (pid \([0-9]*\)) started/\1/p' log)"
+  eventually logged "^<4>worker 0 "
+}
+
+@test "a JOURNAL_STREAM that is not standard error changes nothing" {
+  JOURNAL_STREAM=1:2 run_forkd "$W:steady"
+  eventually logged "^forkd\[$master\]: info: worker 0 (pid [0-9]*) started$"
+}
+
+@test "a line that went out in part is ended before the next one" {
+  command -v strace >/dev/null || skip "no strace"
+  # The second line: five bytes of it are out, as far as the master knows.
+  strace -o trace -e trace=write -e inject=write:retval=5:when=2 "$FORKD" -n 2 "$W:returns" 1 >>out 2>>log 3>&- &
+  background=$!
+  wait "$background" || :
+  # The line is not there, and the one after it begins with the newline.
+  [ -z "$(sed -n 2p log)" ]
+  [ "$(grep -c '^$' log)" -eq 1 ]
+}
+
+@test "a pipe that another user made, and that is full, does not stall the master" {
+  command -v setpriv >/dev/null && [ "$(id -u)" -eq 0 ] || skip "needs root and setpriv"
+  command -v strace >/dev/null || skip "no strace"
+  mkfifo -m 600 pipe
+  exec 8<>pipe
+  public=$(mktemp -d)
+  cp "$FORKD" "$public/forkd"
+  chmod -R a+rx "$public"
+  # Each write of the master comes a while after poll(2) has said that there is room.
+  strace -o trace -e trace=write -e inject=write:delay_enter=500000 setpriv --reuid=65534 --clear-groups \
+    "$public/forkd" -g 0.5 sh -c 'while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx >&2; done' >>out 2>pipe 3>&- 8>&- &
+  tracer=$!
+  eventually has_a_child_of_its_own "$tracer"
+  master=$(living "$tracer")
+  worker=$(living "$master")
+  eventually is_state "$worker" S
+  kill -STOP "$worker"
+  # Two pages are free; when the master has seen that, the worker takes them.
+  dd bs=4096 count=2 <&8 >/dev/null 2>&1
+  kill -USR1 "$master"
+  background sleep 0.25
+  wait "$background"
+  kill -CONT "$worker"
+  background sleep 0.5
+  wait "$background"
+  kill -TERM "$master"
+  eventually gone_or_zombie "$tracer"
+  exec 8>&-
+  rm -r "$public"
+}
+has_a_child_of_its_own() { [ -n "$(living "$1")" ] && [ -n "$(living "$(living "$1")")" ]; }

@@ -277,3 +277,28 @@ deploy() {
   signal HUP
   eventually heard "READY=1 STATUS="
 }
+
+@test "WATCHDOG=1 is said twice in the time that the manager asks for" {
+  manager
+  WATCHDOG_USEC=400000 run_forkd "$W:steady"
+  eventually heard_at_least 6 WATCHDOG=1
+  # 5 intervals of 0.2 s; they may be late, but never early.
+  sed -n 's/^\([0-9]*\) WATCHDOG=1.*/\1/p' heard | head -n 6 >times
+  [ "$(($(tail -n 1 times) - $(head -n 1 times)))" -ge 990 ]
+  stops_with 0
+}
+heard_at_least() { [ "$(grep -c -e "^[0-9]* $2" heard)" -ge "$1" ]; }
+
+@test "a WATCHDOG_USEC that is meant for another process, or makes no sense, is left alone" {
+  manager
+  for variables in "WATCHDOG_USEC=20000 WATCHDOG_PID=1" WATCHDOG_USEC= WATCHDOG_USEC=-5 WATCHDOG_USEC=x; do
+    : >heard
+    background env $variables "$FORKD" "$W:steady" 2>>log
+    master=$background
+    eventually heard READY=1
+    background sleep 0.2
+    wait "$background"
+    stops_with 0
+    heard_times 0 WATCHDOG
+  done
+}

@@ -205,3 +205,26 @@ older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 
   signal TERM
   eventually gone_or_zombie "$master"
 }
+
+@test "a function that is missing, or not exported, says what it needs" {
+  run_forkd "$W:not_there"
+  ends_with 1
+  logged "critical: .*no function 'not_there' is exported (in C++ it needs extern \"C\")"
+}
+
+@test "a command that cannot be found, or has no interpreter, says what it needs" {
+  printf '#!/no/such/interpreter\n' >job
+  chmod +x job
+  run_forkd ./job
+  ends_with 1
+  logged "cannot execute './job': its interpreter is missing"
+  run_forkd job
+  ends_with 1
+  logged "cannot execute 'job': it is not in PATH, or its interpreter is missing; for the file here: ./job"
+  run_forkd 'python3 job.py'
+  ends_with 1
+  logged "cannot execute 'python3 job.py': it is not in PATH"
+  run_forkd node:18
+  ends_with 1
+  logged "cannot load node:18: No such file or directory (the colon makes it PATH:SYMBOL; for a command: env node:18)"
+}

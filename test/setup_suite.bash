@@ -16,6 +16,7 @@ setup_suite() {
   so ctor_exit constructor.cpp -DEXIT
   so ctor_hang constructor.cpp -DHANG
   so ctor_files constructor.cpp -DFILES
+  so ctor_slow constructor.cpp -DSLOW
   so hang_0 versioned.cpp '-DVERSION="2"' '-DHANGS="0"'
   so undefined undefined.cpp
 }

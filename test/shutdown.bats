@@ -129,3 +129,53 @@ second_term_works() { signal TERM; logged "is killed"; }
   ends_with 0
   [ "$(grep -c begin tally)" -eq "$(grep -c end tally)" ]
 }
+
+@test "what a command has started ends with it" {
+  run_forkd sh -c 'sleep 777 & echo $! >>children; wait'
+  eventually test -s children
+  # It crashes: its successor starts, and what it has left behind gets TERM.
+  kill -KILL "$(pid_of 0)"
+  eventually gone_or_zombie "$(head -n 1 children)"
+  eventually has_lines 2 children
+  stops_with 0
+  eventually gone_or_zombie "$(tail -n 1 children)"
+}
+has_lines() { [ "$(wc -l <"$2")" -ge "$1" ]; }
+
+@test "a command that has to be killed is killed with what it has started" {
+  run_forkd -g 0.5 sh -c 'trap "" TERM; sleep 777 & echo $! >child; while :; do sleep 1; done'
+  eventually test -s child
+  stops_with 3
+  eventually gone_or_zombie "$(cat child)"
+}
+
+@test "a command that was asked to end before gets TERM again at the shutdown" {
+  run_forkd -n 2 -g 30 sh -c 'n=0; trap "n=\$((n + 1)); echo term >>terms; [ \$n -lt \$((1 + FORKD_WORKER)) ] || exit 0" TERM
+    echo ready >>ready; while :; do sleep 0.05; done'
+  eventually has_lines 2 ready
+  signal USR2
+  eventually test -s terms
+  stops_with 0
+  [ "$(wc -l <terms)" -eq 3 ]
+}
+
+@test "a worker that cannot be killed is said to be so, and not waited for: status 3" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -o trace -e trace=kill -e inject=kill:error=EPERM "$FORKD" -g 0.3 sleep 777 >>out 2>>log 3>&- &
+  tracer=$!
+  eventually logged started
+  master=$(living "$tracer")
+  kill -TERM "$master"
+  status=0
+  eventually gone_or_zombie "$tracer"
+  wait "$tracer" || status=$?
+  [ "$status" -eq 3 ]
+  logged "error: worker 0 (pid [0-9]*) has not ended and cannot be killed: Operation not permitted"
+  kill -KILL "$(pid_of 0)"
+}
+
+@test "a second signal is one that came 0.1 s after the first, whenever it is looked at" {
+  "$CXX" -std=c++20 -O1 -fno-exceptions -fno-rtti -c -o second.o "$BATS_TEST_DIRNAME/second.cpp"
+  "$CC" $LDFLAGS -pthread -o second second.o
+  ./second
+}

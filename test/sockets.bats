@@ -32,11 +32,12 @@ needs_v6() { grep -qs '^0*1 ' /proc/net/if_inet6 || skip "no IPv6 here"; }
 # malformed ADDRESS ...: each is refused as a wrong use, and nothing is started.
 malformed() {
   local address
+  : "${must=must be}"
   for address; do
     run --separate-stderr "$FORKD" -b "$address" sh -c "$never"
     echo "'$address': status $status, stderr '$stderr'"
     [ "$status" -eq 2 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ] || return 1
-    [[ $stderr == "forkd: wrong address '$address': must be "* ]] || return 1
+    [[ $stderr == "forkd: wrong address '$address': $must "* ]] || return 1
   done
 }
 
@@ -124,6 +125,7 @@ all_answered() {
 }
 
 @test "a port that is none is a usage error" {
+  must="the port must be a number from 1 to 65535"
   malformed : 127.0.0.1: '[::1]:' :0 127.0.0.1:0 '[::1]:0' :65536 :4294967376 :99999999999999999999 \
     :-1 :+80 :8x ': 80' ':80 ' :0x50 :http
 }
@@ -139,9 +141,43 @@ all_answered() {
 
 @test "a foreign address ends forkd, and says so" { cannot_listen ddress "192.0.2.1:$(free_port)"; }
 
-@test "a path that is too long ends forkd, and says so" {
-  cannot_listen "too long" "./$(printf '%0120d' 0)"
+@test "a path that is too long, or begins with unix:, is a usage error that shows the way" {
+  must="the path of a socket has at most"
+  malformed "./$(printf '%0120d' 0)"
+  must="give the path alone: ./x"
+  malformed unix:./x
 }
+
+@test "a port below 1024 that is not to be had says what it needs" {
+  command -v setpriv >/dev/null && [ "$(id -u)" -eq 0 ] || skip "needs root and setpriv"
+  [ "$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start)" -ge 1024 ] || skip "every port is to be had here"
+  run setpriv --bounding-set -net_bind_service --inh-caps -net_bind_service "$FORKD" -b 127.0.0.1:999 true
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output == *"127.0.0.1:999: ports below 1024 need CAP_NET_BIND_SERVICE"* ]]
+}
+
+@test "of two that start on one stale path at the same moment one wins, and the other says so" {
+  command -v strace >/dev/null || skip "no strace"
+  for calls in unlink,unlinkat listen; do
+    rm -f ./path log log2
+    run_forkd -b ./path "$HTTPD:run"
+    eventually answers ./path
+    kill -KILL "$master" $(living "$master")
+    [ -S path ]
+    strace -o trace -e trace="$calls" -e inject="$calls:delay_enter=300000" \
+      "$FORKD" -b ./path "$HTTPD:run" >>out 2>>log 3>&- &
+    first=$!
+    "$FORKD" -b ./path "$HTTPD:run" >>out 2>>log2 3>&- &
+    second=$!
+    eventually one_is_gone
+    cat log log2 | grep -q "cannot listen on ./path: Address.* in use"
+    eventually answers ./path
+    kill -TERM "$(living "$first")" "$second" 2>/dev/null || kill -TERM "$second" || :
+    wait "$first" "$second" || :
+  done
+}
+one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
 
 @test "a path in a folder that does not exist ends forkd, and says so" {
   cannot_listen "No such file" ./missing/socket

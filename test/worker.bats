@@ -197,3 +197,33 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
     [ "$fd" -le 3 ] || [ -e "/proc/$$/fd/$fd" ] || { echo "descriptor $fd"; return 1; }
   done
 }
+
+@test "getopt works in a worker as in a fresh main" {
+  run_forkd -l info "$W:options" one -x two --long=value three -- -y
+  eventually printed "^opterr 1 x long=value operands one two three -y$"
+}
+
+@test "a worker that closes all descriptors finds nothing written into its own files" {
+  run_forkd "$W:closes_all" "$PWD/file"
+  eventually printed "^opened"
+  kill -TERM "$(pid_of 0)"
+  eventually logged "worker 0 (pid [0-9]*) exited with status 0"
+  [ -f file ] && [ ! -s file ]
+}
+
+@test "function workers are called forkd and their number, and the master forkd" {
+  [ "$(uname)" = Linux ] || skip "Linux only"
+  run_forkd -n 2 "$W:steady"
+  eventually has_workers 2
+  eventually is_called "$(pid_of 1)" forkd-1
+  is_called "$master" forkd
+}
+is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
+
+@test "a worker that is still loading when it is asked to end begins no task" {
+  run_forkd -n 2 "$BIN/ctor_slow.so:steady"
+  eventually has_workers 2
+  stops_with 0
+  logged_times 2 "exited with status 0"
+  never printed .
+}

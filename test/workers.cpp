@@ -2,6 +2,7 @@
 #include "forkd.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -313,6 +314,30 @@ WORKER shouts() {
   const int fd = open("/dev/stderr", O_WRONLY | O_NONBLOCK);
   while (write(fd, line, sizeof line) > 0 && forkd_yield()) {
   }
+  return steadily();
+}
+
+// Says what getopt finds, in options between operands.
+WORKER options(int argc, char** argv) {
+  static const option names[] = {{"long", required_argument, nullptr, 'l'}, {nullptr, 0, nullptr, 0}};
+  char line[256];
+  int end = snprintf(line, sizeof line, "opterr %d", opterr);
+  for (int c; (c = getopt_long(argc, argv, "xyl:", names, nullptr)) != -1;)
+    end += c == 'l' ? snprintf(line + end, 64, " long=%s", optarg) : snprintf(line + end, 8, " %c", c);
+  end += snprintf(line + end, 16, " operands");
+  for (; optind < argc; optind++)
+    end += snprintf(line + end, 16, " %s", argv[optind]);
+  say("%s\n", line);
+  return steadily();
+}
+
+// Closes all descriptors after it has asked for the stop descriptor, and opens the file that is its
+// argument under their numbers.
+WORKER closes_all(int, char** argv) {
+  forkd_stop_fd();
+  for (int fd = 3; fd < 64; fd++) close(fd);
+  for (int i = 0; i < 20; i++) open(argv[1], O_WRONLY | O_CREAT | O_APPEND, 0666);
+  say("opened\n");
   return steadily();
 }
 
