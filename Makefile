@@ -46,7 +46,7 @@ SEED = 1
 soak: all
 	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
 	    INJECT='1 2 10' ROUNDS=1000 TRIES=200 ROLLS=100000 \
-	    $(BATS) -T test/chaos.bats test/container.bats test/roll.bats
+	    $(BATS) -T test/chaos.bats test/container.bats test/races.bats
 
 # How fast it is, beside a bare loop of fork, pause and waitpid; see test/bench.sh.
 bench: forkd libforkd.a forkd.h

@@ -1601,25 +1601,28 @@ bool is_newest(const Code& code) {
   notify_reloaded();
 }
 
+Slot* free_extra_slot() {
+  for (Slot* slot = slots + max_workers; slot < slots + slot_count; slot++)
+    if (slot->state == State::Empty) return slot;
+  return nullptr;
+}
+
 // Starts the trial of the code that is there now, if there is a slot for it.
 void begin_trial(Ms now) {
-  Slot* free = nullptr;
-  const Slot* busy = nullptr;  // with the worker of an earlier reload
-  for (Slot* slot = slots + slot_count; slot-- > slots + max_workers;)
-    if (slot->state == State::Empty)
-      free = slot;
-    else if (slot != pool.reload.helper)
-      busy = slot;
-  const bool told = pool.reload.trial_waits;
-  pool.reload.trial_waits = !free;
-  if (!free && !told)
+  Reload& reload = pool.reload;
+  Slot* free = free_extra_slot();
+  if (!free && !reload.trial_waits) {
+    const Slot& first = slots[max_workers];
+    const Slot& busy = reload.helper == &first ? slots[max_workers + 1] : first;
     log_event(LOG_INFO, "reload: waits for worker %d (pid %d) of an earlier reload to end",
-              number_of(*busy), busy->pid);
+              number_of(busy), busy.pid);
+  }
+  reload.trial_waits = !free;
   if (!free) return;
   log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(*free));
   free->failures = 0;
   free->brief = false;
-  pool.reload.trial = free;
+  reload.trial = free;
   schedule_start(*free, now);
   if (const char* reason = pin(trial_code))
     reload_failed("cannot load %s: %s", pool.job.spec, reason);

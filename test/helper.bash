@@ -53,7 +53,7 @@ eventually() {
       echo "not within $deadline_seconds s: $*"
       return 1
     fi
-    sleep 0.02
+    sleep 0.04
   done
 }
 

@@ -283,8 +283,8 @@ deploy() {
   WATCHDOG_USEC=400000 run_forkd "$W:steady"
   eventually heard_at_least 6 WATCHDOG=1
   # 5 intervals of 0.2 s; they may be late, but never early.
-  sed -n 's/^\([0-9]*\) WATCHDOG=1.*/\1/p' heard | head -n 6 >times
-  [ "$(($(tail -n 1 times) - $(head -n 1 times)))" -ge 990 ]
+  sed -n 's/^\([0-9]*\) WATCHDOG=1.*/\1/p' heard | head -n 6 >when
+  [ "$(($(tail -n 1 when) - $(head -n 1 when)))" -ge 990 ]
   stops_with 0
 }
 heard_at_least() { [ "$(grep -c -e "^[0-9]* $2" heard)" -ge "$1" ]; }

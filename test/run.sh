@@ -23,7 +23,8 @@ mkdir "$BIN"
 # mostly wait, then the others by their size.
 job() {
   # shellcheck disable=SC2045 # no name of these has a space
-  for path in "$here/abort.bats" "$here/timeout.bats" $(ls -S "$here"/*.bats); do
+  for path in "$here/roll.bats" "$here/restart.bats" "$here/abort.bats" "$here/timeout.bats" \
+    "$here/container.bats" "$here/races.bats" $(ls -S "$here"/*.bats); do
     file=${path##*/}
     [ "$file" = build.bats ] || ! mkdir "$results/$file.taken" 2>/dev/null ||
       "$bats" "$path" >"$results/$file" 2>&1
