@@ -2175,7 +2175,9 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     return -1;
   }
   fflush(nullptr);  // or every worker would write what is in the buffers once more
-  fflush(stdin);    // or its exit(3) would move the offset back by what is in there (POSIX, fclose)
+  // Or a worker's exit(3) would move the offset back by what is in there. POSIX defines it for
+  // input.
+  fflush(stdin);  // cppcheck-suppress fflushOnInputStream
   const int status = run_pool({.spec = "a function of this program",
                                .function = function,
                                .argc = argc,
