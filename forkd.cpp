@@ -11,8 +11,9 @@
 //      |                               |
 //      +---- the number is wanted -----+----- or not -----> Empty
 //
-// A process may skip states on its way to the right, but never goes back. USR1 makes an Empty slot
-// Waiting; a Waiting slot that is no longer wanted becomes Empty.
+// A process may skip states on its way to the right, but never goes back. One that cannot be killed
+// is Immune, instead of Killed. USR1 makes an Empty slot Waiting; a Waiting slot that is no longer
+// wanted becomes Empty.
 //
 // Only the master changes a slot, and only in its loop: wait, act on the signals, reap, apply what
 // is due. Its signal handler only counts the signal and writes a byte into the self-pipe, so no
