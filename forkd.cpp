@@ -21,9 +21,9 @@
 // holds it, and the slot holds it until the process has been reaped: so the pid cannot belong to
 // another process.
 //
-// Nothing sleeps. Whatever must happen later (a start after a backoff, the steps of a shutdown) is
-// a deadline in the slot or the pool; next_deadline() finds the earliest one and apply_due() does
-// what has come due. Without a deadline the master makes no system call.
+// The loop waits in one place. Whatever must happen later (a start after a backoff, the steps of a
+// shutdown) is a deadline in the slot or the pool: next_deadline() finds the earliest, apply_due()
+// does what is due. Without a deadline or a signal the master stays in poll(2).
 //
 // A worker is forked with all signals blocked, so that none reaches it before it has handlers of
 // its own, and it loads the user's code itself: the master never runs any. Master and worker share
@@ -31,17 +31,16 @@
 // yields; neither needs a system call or a lock. The reason why a worker could not start comes back
 // through shared memory, too.
 //
-// The pool runs the file that it was started from, which the master keeps open. A reload has two
-// parts. In the trial an extra worker, in a slot behind all numbers, runs the file that is at the
-// path now; if it ends before it is healthy, nothing has happened to anybody else. Otherwise its
-// file is the pool's, and the roll begins: all other workers are old. The request to them is to end
-// when there is room, and they go on until a yield finds some. Only look() makes room: it counts
-// the numbers under which nobody works, and leaves as many places as are missing to a quarter of
-// the target. When all numbers run the pool's code, the extra worker ends. A second pair of trial
-// and roll may begin during the first one: hence two extra slots.
+// The pool runs one file, which the master keeps open. A reload has two parts. In the trial an
+// extra worker, in a slot behind all numbers, runs the file now at the path. If it ends before it
+// is healthy, nothing changes. Otherwise its file becomes the pool's, and the roll begins. All
+// other workers are old: each is asked to end at a yield that finds room. look() makes room: it
+// counts the vacant numbers and lets old workers go while fewer than a quarter of the target are
+// vacant. When all numbers run the new code, the extra worker ends. A new trial may begin during a
+// roll: hence two extra slots.
 //
-// look() runs at the end of each turn of the loop, while a reload or the service manager needs to
-// know what is so; it notes itself when it has to run again because time has passed.
+// look() runs at the end of each turn while a reload or the service manager needs it, and schedules
+// its next run itself.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
@@ -92,7 +91,8 @@ extern "C" {
 #endif
 
 /* The task boundary. Returns 1: go on with the next task; 0: end now, that is clean up and return.
-   Costs a few nanoseconds and no system call. Outside a worker: always 1. Any thread. */
+   Costs a few nanoseconds and, on Linux, no system call until the worker is let go. Outside a
+   worker: always 1. Any thread. */
 int forkd_yield(void);
 
 /* A descriptor for poll(2) that becomes readable, and stays so, when the worker is asked to end:
@@ -113,12 +113,13 @@ struct forkd_options {
   double grace;    /* seconds a shutdown may take before SIGKILL; 0: 8; negative: for ever */
   double timeout;  /* replace a worker that has not yielded for so many seconds; 0: never */
   double warm_up;  /* seconds a worker may take to set itself up; 0: 8; negative: EINVAL */
-  int log_level;   /* LOG_CRIT to LOG_DEBUG of <syslog.h>; 0: LOG_INFO */
+  int log_level;   /* LOG_CRIT, _ERR, _WARNING, _INFO or _DEBUG of <syslog.h>; 0: LOG_INFO */
 };
 
 /* The master: runs a pool of workers until a signal has ended it, and returns the exit status of
    forkd(1). Null options: the defaults. -1 with errno EINVAL, and nothing started: an option out
-   of range, a null function, bad arguments, or called within a worker or within forkd_run(). */
+   of range, a null function, bad arguments, or called within a worker or within forkd_run(); or
+   with the errno of pthread_atfork(3) or sigaction(2). */
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* options);
 
 #ifdef __cplusplus
@@ -143,26 +144,26 @@ constexpr Ms start_interval = 100;  // between two starts of one worker number
 constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
 constexpr Ms proof_of_life = 1000;   // a healthy worker that has lived this long has not failed
-constexpr Ms second_signal = 100;    // a TERM this much later is a second request, not an echo
+constexpr Ms second_signal = 100;    // a stop signal this much later is a second one, not an echo
 constexpr Ms nudge_interval = 1000;  // between two SIGTERMs to a worker that is late at shutdown
-constexpr int looks_per_timeout = 4;
-constexpr Ms abort_interval = 1000;   // from SIGABRT to SIGKILL, for a worker that does not yield,
-constexpr int aborts_until_kill = 8;  // there are so many of these
+constexpr int checks_per_timeout = 4;
+constexpr Ms abort_tick = 1000;       // after SIGABRT the master counts these,
+constexpr int ticks_until_kill = 8;   // and sends SIGKILL at the eighth
 constexpr Ms leftover_interval = 50;  // as PID 1, between two looks whether the namespace is empty
-constexpr Ms watch_interval = 10;     // between two looks whether a worker has become healthy,
-constexpr Ms slow_watch_interval = 200;  // and when it has run for some seconds
-constexpr Ms roll_interval = 1000;       // between two looks when a roll waits for yields alone
-constexpr Ms resend_interval = 100;      // when the queue of the service manager is full
-constexpr int stall_after = 2;           // failures in a row of new code
+constexpr Ms shortest_watch = 10;     // between two looks whether a worker has become healthy
+constexpr Ms longest_watch = 200;
+constexpr Ms roll_interval = 1000;   // between two looks while a roll waits for yields alone
+constexpr Ms resend_interval = 100;  // while the queue of the service manager is full
+constexpr int stall_after = 2;       // failures in a row, after which a roll is said to stand still
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
 
 constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
 constexpr int exit_usage = 2;
 constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
-// What another process, thread or signal handler may read or write at the same time. Sequentially
-// consistent, for where two sides each write one flag and then read the other's, whoever comes
-// second has to see both; nowhere is it hot, but in forkd_yield(), which says what it needs.
+// Access to what another process, thread or signal handler may use at the same time. Sequentially
+// consistent: where each side writes its flag and then reads the other's, at least one sees both.
+// Only forkd_yield() is hot; it uses relaxed loads.
 template <typename T>
 T atomic_load(const T& from) {
   T value;
@@ -180,7 +181,7 @@ void atomic_store(T& to, T value) {
   __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
 }
 
-// Compare and swap: whether it was what was expected.
+// Compare and swap; true if it was what was expected.
 template <typename T>
 bool atomic_replace(T& at, T expected, T desired) {
   return __atomic_compare_exchange(&at, &expected, &desired, false, __ATOMIC_SEQ_CST,
@@ -193,8 +194,8 @@ Ms clock_ms() {
   return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
 }
 
-Ms later_of(Ms a, Ms b) { return a > b ? a : b; }
-Ms earlier_of(Ms a, Ms b) { return a < b ? a : b; }
+Ms max(Ms a, Ms b) { return a > b ? a : b; }
+Ms min(Ms a, Ms b) { return a < b ? a : b; }
 
 // A time as a text: seconds(1500).text is "1.500".
 struct Text {
@@ -270,11 +271,11 @@ constexpr const char* usage_text =
     "                           0: never (default 0)\n"
     "  -V, --version            show the version and exit\n"
     "  -w, --warm-up SECONDS    how long a worker may take to set itself up; one that has run\n"
-    "                           this long is healthy even if it has not yielded; 0: healthy\n"
-    "                           as soon as it is loaded (default 8)\n"
+    "                           this long is healthy even if it has not yielded (except with\n"
+    "                           -t); 0: healthy as soon as it is loaded (default 8)\n"
     "\n"
-    "Signals: USR1 adds a worker, USR2 removes one, HUP restarts all when they next\n"
-    "yield; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n";
+    "Signals: USR1 adds a worker, USR2 removes one, HUP tries new code and then replaces\n"
+    "the workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n";
 
 // Replaces what would break a line, a newline in a path say. Returns the end of the text.
 char* make_printable(char* text) {
@@ -313,7 +314,7 @@ int parse_workers(const char* text) {
 constexpr double longest_seconds = 1e9;
 
 // To milliseconds; what is more than nothing stays so.
-Ms to_ms(double seconds) { return seconds > 0 ? later_of(1, static_cast<Ms>(seconds * 1000)) : 0; }
+Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
 // (strtod(3) would also take blanks, signs, exponents, hexadecimal digits and infinity.)
 Ms parse_seconds(const char* option, const char* text) {
@@ -387,22 +388,23 @@ int parse_level(const char* text) {
 }
 
 Options parse_options(int argc, char** argv) {
+  constexpr int long_values = 256;  // tells a long option from a short one
   static const option long_options[] = {
-      {"bind", required_argument, nullptr, 'b'},
-      {"grace", required_argument, nullptr, 'g'},
-      {"help", no_argument, nullptr, 'h'},
-      {"log-level", required_argument, nullptr, 'l'},
-      {"num-workers", required_argument, nullptr, 'n'},
-      {"timeout", required_argument, nullptr, 't'},
-      {"version", no_argument, nullptr, 'V'},
-      {"warm-up", required_argument, nullptr, 'w'},
+      {"bind", required_argument, nullptr, long_values + 'b'},
+      {"grace", required_argument, nullptr, long_values + 'g'},
+      {"help", no_argument, nullptr, long_values + 'h'},
+      {"log-level", required_argument, nullptr, long_values + 'l'},
+      {"num-workers", required_argument, nullptr, long_values + 'n'},
+      {"timeout", required_argument, nullptr, long_values + 't'},
+      {"version", no_argument, nullptr, long_values + 'V'},
+      {"warm-up", required_argument, nullptr, long_values + 'w'},
       {nullptr, 0, nullptr, 0},
   };
   Options options;
   opterr = 0;
   // '+': options end at the first operand; ':': a missing argument is told from a wrong option.
   for (int c; (c = getopt_long(argc, argv, "+:b:g:hl:n:t:Vw:", long_options, nullptr)) != -1;)
-    switch (c) {
+    switch (c >= long_values ? c - long_values : c) {
     case 'b':
       if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
       addresses[address_count++] = parse_address(optarg);
@@ -414,12 +416,11 @@ Options parse_options(int argc, char** argv) {
     case 't': options.timeout = parse_seconds("timeout", optarg); break;
     case 'V': print_and_exit("forkd %s\n", version);
     case 'w': options.warm_up = parse_seconds("warm-up", optarg); break;
-    // (musl has optind behind the end here.)
-    case ':':
-      usage_error("option '%s' needs an argument", argv[optind < argc ? optind - 1 : argc - 1]);
+    case ':': usage_error("option '%s' needs an argument", argv[argc - 1]);
     default:
-      // A short option may stand within a group (-xh), so it is named by its letter.
-      if (strncmp(argv[optind - 1], "--", 2) != 0) usage_error("unknown option '-%c'", optopt);
+      // Of short options the letter is known, which may stand within a group (-xh); of long ones
+      // the word.
+      if (optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
       usage_error(optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'",
                   static_cast<int>(strcspn(argv[optind - 1], "=")), argv[optind - 1]);
     }
@@ -465,7 +466,7 @@ Job parse_job(int argc, char** argv) {
 }
 
 // ---------------------------------------------------------------------------------------------
-// The master's descriptors
+// Descriptors
 // ---------------------------------------------------------------------------------------------
 
 // The shared object that workers load: the file, which the master keeps open.
@@ -477,7 +478,8 @@ struct Code {
 Code pool_code;   // what the pool runs
 Code trial_code;  // what a reload tries
 
-// The descriptors that the master needs for itself; -1: not open. Workers get none of them.
+// The descriptors that the master needs for itself; -1: not open. Workers keep none of them, except
+// the code's when it can be loaded by descriptor only.
 int wake_read = -1, wake_write = -1;  // the self-pipe
 int log_again = -1;                   // standard error once more, non-blocking
 int notify_fd = -1;                   // the socket for messages to the service manager
@@ -494,9 +496,8 @@ void close_all_own() {
   for (int* fd : own) close_own(*fd);
 }
 
-// Keeps a descriptor: closed on exec, and away from where a worker expects one of its own: the
-// sockets, and 0, 1 and 2, which may have been closed when forkd was started. False, with errno: no
-// room.
+// Takes over a descriptor: moves it above 0 to 2 and the sockets, where a worker expects others,
+// and has it closed on exec. False, with errno, on failure.
 bool keep_own(int& kept, int fd) {
   if (fd < 0) return false;
   close_own(kept);
@@ -507,8 +508,8 @@ bool keep_own(int& kept, int fd) {
   return kept >= 0;
 }
 
-// A worker that opens a file where a standard descriptor is missing would print into it. In a root
-// without /dev a folder has to do, which takes no output either.
+// Opens /dev/null (or / in a root without /dev) as each of 0, 1 and 2 that is closed: otherwise the
+// next file that a worker opens would be there and receive its output.
 void keep_standard_descriptors() {
   int fd;
   while (((fd = open("/dev/null", O_RDWR)) >= 0 || (fd = open("/", O_RDONLY)) >= 0) &&
@@ -521,8 +522,7 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-// Writes a byte into a pipe that does not block. That it is full does no harm: then there is a
-// byte.
+// Writes a byte into a pipe that does not block. A full pipe is readable already.
 void write_byte(int pipe) {
   if (write(pipe, "", 1) < 0) return;
 }
@@ -549,11 +549,11 @@ pid_t master_pid;
 pthread_t master_thread;  // (thread_local would do, but lies in a page that each fork copies)
 
 int log_level = LOG_INFO;    // the least important level that is written
-unsigned dropped_lines = 0;  // that standard error would not take, not yet reported
+unsigned dropped_lines = 0;  // lost, and not yet reported
 bool line_is_open = false;   // the last line went out in part
 bool log_is_socket = false;  // as systemd has it
 bool log_is_journal = false;
-bool log_may_block = false;  // and cannot be told not to
+bool log_may_block = false;  // and cannot be made not to
 
 // Whether standard error is the journal's (systemd.exec(5)).
 bool is_journal(const struct stat& is) {
@@ -565,8 +565,8 @@ bool is_journal(const struct stat& is) {
 }
 
 // Standard error is shared with the workers and whoever started forkd, so it must not be made
-// non-blocking; and between poll(2) and write(2) a worker may fill it. What cannot block is a
-// second, non-blocking description of the same pipe or terminal, or send(2). (A file never blocks.)
+// non-blocking; and between poll(2) and write(2) a worker may fill it. So the log uses a second,
+// non-blocking description of the same pipe or terminal, or send(2). (A file never blocks.)
 void open_log() {
   struct stat is {};
   fstat(STDERR_FILENO, &is);
@@ -577,19 +577,19 @@ void open_log() {
       !keep_own(log_again, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
 }
 
-// The timer of write_in_time() wants to interrupt the thread that writes.
+// SIGALRM must interrupt the write of the master: another thread passes it on.
 void on_alarm(int) {
   if (!pthread_equal(pthread_self(), master_thread)) pthread_kill(master_thread, SIGALRM);
 }
 
-// Writes to what may block, for a few milliseconds: where the second description is not to be had,
-// since another user made the pipe or owns the terminal. The timer goes off again and again, since
-// the first time may be too early.
+// Writes for at most a few milliseconds, where no non-blocking description can be opened, because
+// another user made the pipe or owns the terminal. The timer repeats, since its first expiry may
+// precede the write. (A timer of the application's own is late by that much.)
 ssize_t write_in_time(const char* text, size_t length) {
   pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
   if (poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT)) return -1;
-  struct sigaction action {
-  }, action_before;
+  struct sigaction action {};
+  struct sigaction action_before;
   action.sa_handler = on_alarm;  // without SA_RESTART
   sigset_t alarm, mask_before;
   sigemptyset(&alarm);
@@ -613,10 +613,16 @@ int print_prefix(char* text, size_t size, int level) {
                         : snprintf(text, size, "forkd[%d]: %s: ", master_pid, level_names[level]);
 }
 
+ssize_t write_line(const char* text, size_t length) {
+  if (log_is_socket) return send(STDERR_FILENO, text, length, MSG_DONTWAIT);
+  if (log_may_block) return write_in_time(text, length);
+  return write(log_again >= 0 ? log_again : STDERR_FILENO, text, length);
+}
+
 // Logs an event. Never blocks and never fails: what standard error does not take at once is dropped
-// and counted, and the count goes before the next line that it takes. Lines are written whole, or
-// not at all: a pipe takes up to PIPE_BUF bytes at once (POSIX, write). Only a terminal and a
-// socket may take a part.
+// and counted, and the count goes before the next line that it takes. A pipe takes up to PIPE_BUF
+// bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take part of a
+// line; the next one then starts with a newline.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
   char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
@@ -634,10 +640,7 @@ int print_prefix(char* text, size_t size, int level) {
   end = make_printable(end);
   *end++ = '\n';  // in the place of the null byte
   const auto length = static_cast<size_t>(end - text);
-  const ssize_t written = log_is_socket ? send(STDERR_FILENO, text, length, MSG_DONTWAIT)
-                          : log_may_block
-                              ? write_in_time(text, length)
-                              : write(log_again >= 0 ? log_again : STDERR_FILENO, text, length);
+  const ssize_t written = write_line(text, length);
   dropped_lines = written > 0 ? 0 : dropped_lines + 1;
   if (written > 0) line_is_open = static_cast<size_t>(written) < length;
 }
@@ -646,8 +649,8 @@ int print_prefix(char* text, size_t size, int level) {
 // Sockets
 // ---------------------------------------------------------------------------------------------
 
-// They are opened once and stay open as long as the master lives: so no connection is refused while
-// workers come and go. Only workers are ever forked, hence none of them is closed on exec.
+// The sockets are opened once and live as long as the master, so workers may come and go without a
+// refused connection. They are not closed on exec: only workers are forked, and all need them.
 
 // Binds and listens. -1 with errno.
 int listen_on(const Address& address) {
@@ -662,9 +665,9 @@ int listen_on(const Address& address) {
     return fd;
   const int reason = errno;
   if (fd >= 0) close(fd);
-  // Compiled out of the kernel, or switched off for the namespace: there is only v4.
+  // The kernel has no IPv6, or it is off in this namespace: listen on IPv4 only.
   if (family == AF_INET6 && address.all && (reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL)) {
-    Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = true};
+    Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
     v4.name.v4.sin_family = AF_INET;
     v4.name.v4.sin_port = address.name.v6.sin6_port;
     return listen_on(v4);
@@ -673,7 +676,7 @@ int listen_on(const Address& address) {
   return -1;
 }
 
-// Whether nobody listens on the Unix socket any more: it was left behind by a process that died.
+// Whether a dead process left this socket file: nothing listens on it.
 bool is_stale(const Address& address) {
   struct stat is;
   if (lstat(address.text, &is) != 0 || !S_ISSOCK(is.st_mode)) return false;
@@ -685,14 +688,14 @@ bool is_stale(const Address& address) {
   return stale;
 }
 
-// Of several that start on one path at the same moment, one at a time looks who listens there: they
-// lock the folder. Not for longer than a second, since anybody may hold a lock on a folder like
-// /tmp. -1: there is no lock.
-int lock_folder(const char* path) {
-  char folder[sizeof(sockaddr_un)];
+// Locks the directory of a socket path, so that of several masters that start at once only one
+// replaces a stale socket. Gives up after a second and goes on without the lock, because anyone may
+// lock a directory like /tmp. The caller closes the descriptor; -1 if there is none.
+int lock_directory(const char* path) {
+  char directory[sizeof(sockaddr_un)];
   const char* slash = strrchr(path, '/');
-  snprintf(folder, sizeof folder, "%.*s", static_cast<int>(slash - path) + 1, path);
-  const int fd = open(folder, O_RDONLY | O_CLOEXEC);
+  snprintf(directory, sizeof directory, "%.*s", static_cast<int>(slash - path) + 1, path);
+  const int fd = open(directory, O_RDONLY | O_CLOEXEC);
   const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};
   for (int i = 0; fd >= 0 && i < 100 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++)
     nanosleep(&pause, nullptr);
@@ -700,7 +703,7 @@ int lock_folder(const char* path) {
 }
 
 int listen_on_path(Address& address) {
-  const int lock = lock_folder(address.text);
+  const int lock = lock_directory(address.text);
   int fd = listen_on(address);
   if (fd < 0 && errno == EADDRINUSE && is_stale(address)) {
     unlink(address.text);
@@ -727,8 +730,8 @@ const char* listen_error(const Address& address, int reason) {
   return strerror(reason);
 }
 
-// Puts a socket where the workers expect the next one. What stood there, inherited from whoever
-// started forkd, is closed: the protocol leaves no other place.
+// Moves a socket to the next descriptor that workers expect. Whatever was inherited there is
+// closed, since sd_listen_fds(3) leaves no choice.
 bool hand_over(int fd) {
   const int place = first_socket + socket_count;
   if (fd < 0 || (fd != place && dup2(fd, place) < 0)) return false;
@@ -744,8 +747,8 @@ void remove_socket_files() {
       unlink(made.text);
 }
 
-// The sockets that forkd itself was given, as systemd does it. -1: they are not there.
-int take_given_sockets() {
+// The number of sockets that the service manager passed; -1, already reported, if one is not open.
+int count_given_sockets() {
   const char* pid = getenv("LISTEN_PID");
   const char* count = getenv("LISTEN_FDS");
   if (!pid || !count || strtol(pid, nullptr, 10) != getpid()) return 0;
@@ -759,9 +762,9 @@ int take_given_sockets() {
   return given < 0 ? 0 : static_cast<int>(given);
 }
 
-// Sets up the sockets and the variables that tell workers of them. False: it was said why not.
+// Opens the sockets and sets the variables that describe them. False on failure, already reported.
 bool open_sockets() {
-  socket_count = take_given_sockets();
+  socket_count = count_given_sockets();
   if (socket_count < 0) return false;
   for (int i = 0; i < address_count; i++) {
     Address& address = addresses[i];
@@ -772,11 +775,11 @@ bool open_sockets() {
       return false;
     }
   }
-  // LISTEN_PID is each worker's own. Those meant for somebody else must not reach a worker that
-  // happens to have that pid.
+  // The inherited pids name another process, and a worker might get that pid.
   unsetenv("LISTEN_PID");
   unsetenv("LISTEN_PIDFDID");
-  if (address_count > 0 || socket_count == 0) unsetenv("LISTEN_FDNAMES");  // would be too few
+  if (address_count > 0 || socket_count == 0)
+    unsetenv("LISTEN_FDNAMES");  // too few, or none to name
   char text[16];
   snprintf(text, sizeof text, "%d", socket_count);
   return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
@@ -786,7 +789,7 @@ bool open_sockets() {
 // Signals and the self-pipe
 // ---------------------------------------------------------------------------------------------
 
-// What a signal means to the master, in the order in which those taken together act.
+// What a signal means to the master. is_urgent() relies on the order.
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
 void count_signal(int number);  // the master's handler
@@ -797,11 +800,10 @@ const struct {
   int number;
   Event event;
   void (*in_master)(int);
-  void (*in_worker)(int);  // of a function; null: what it was before forkd
-  int flags;               // there, for a handler: whether a blocking read or write is restarted
+  void (*in_worker)(int);  // in a function worker; null: the action from before forkd
+  int flags;               // sa_flags of in_worker
 } signal_table[] = {
-    {SIGCHLD, OnChild, count_signal, nullptr,
-     0},  // the first: run_pool() asks for its caller_action
+    {SIGCHLD, OnChild, count_signal, nullptr, 0},  // the first: see run_pool()
     {SIGINT, OnStop, count_signal, on_request, SA_RESTART},
     {SIGQUIT, OnStop, count_signal, on_request, SA_RESTART},
     {SIGTERM, OnStop, count_signal, on_request, 0},
@@ -819,28 +821,33 @@ sigset_t caller_mask;
 
 int arrived[event_count];  // how often since the master last took them
 bool woken;                // a byte is in the self-pipe, or about to be
-unsigned
-    first_stop_at;  // when the first INT, QUIT or TERM came, on a clock of its own; 0: none has
-bool second_stop;   // one came later than as an echo of the first
-int handling;       // in how many threads of an application the handler runs just now
+unsigned first_stop_at;    // clock_ms() of the first INT, QUIT or TERM, cut, never 0; 0: none yet
+bool second_stop;          // one came later than as an echo of the first
+int handling;              // threads inside count_signal()
 
 // Whether an INT, QUIT or TERM is a second request is judged by when it came, not by when the loop
 // gets to it.
 void note_stop_signal() {
-  const unsigned at = static_cast<unsigned>(clock_ms()) | 1;
+  const unsigned at = static_cast<unsigned>(clock_ms()) | 1;  // 0 means none
   if (!atomic_replace(first_stop_at, 0U, at) && at - atomic_load(first_stop_at) >= second_signal)
     atomic_store(second_stop, true);
+}
+
+// In a child that another thread of an application has just forked, before leave_pool_on_fork()
+// ran: restores the application's action and sends the signal again. It arrives when the handler
+// returns.
+void deliver_to_child(int number) {
+  for (int i = 0; i < signal_count; i++)
+    if (signal_table[i].number == number) sigaction(number, &caller_action[i], nullptr);
+  kill(getpid(), number);
 }
 
 // The handler in the master. The counters hold what has happened, the byte only ends the wait: so a
 // pipe can never be too full to hold a signal.
 void count_signal(int number) {
   const int saved_errno = errno;
-  if (getpid() !=
-      master_pid) {  // forked by an application's other thread, before leave_pool_on_fork()
-    for (int i = 0; i < signal_count; i++)
-      if (signal_table[i].number == number) sigaction(number, &caller_action[i], nullptr);
-    kill(getpid(), number);
+  if (getpid() != master_pid) {
+    deliver_to_child(number);
     errno = saved_errno;
     return;
   }
@@ -859,13 +866,6 @@ void count_signal(int number) {
 
 // Makes the master handle its signals, whatever the caller did with them. False, with errno.
 bool install_handlers() {
-  master_pid = getpid();
-  master_thread = pthread_self();
-  // Once for the process, and not in each worker: what the call touches costs page faults there.
-  static bool registered = false;
-  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) != 0)
-    return false;
-  registered = true;
   struct sigaction action {};
   sigfillset(&action.sa_mask);
   action.sa_flags = SA_RESTART | SA_NOCLDSTOP;
@@ -882,6 +882,18 @@ bool install_handlers() {
     return false;
   }
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
+}
+
+// Makes this process the master. False, with errno.
+bool become_master() {
+  master_pid = getpid();
+  master_thread = pthread_self();
+  // Once for the process, and not in each worker: what the call touches costs page faults there.
+  static bool registered = false;
+  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) != 0)
+    return false;
+  registered = true;
+  return install_handlers();
 }
 
 void restore_handlers() {
@@ -902,19 +914,20 @@ enum class Phase : int {
   Failed,    // could not; the reason is in `start_error`
 };
 
-// What a worker is asked for. It gets nearer to its end only, but for TakingRoom, which falls back.
+// What a worker is asked to do. The value only rises, except that TakingRoom falls back to
+// WhenRoom.
 enum class Request : int {
   None,        // nothing: it runs the pool's code
-  WhenRoom,    // it is old: to end at a yield that finds room
-  TakingRoom,  // it is old, and looks for room in a yield right now
-  End,         // to end at its next yield, or it has taken room and is on its way out
+  WhenRoom,    // it is old: end at a yield that finds room
+  TakingRoom,  // it is old, and looking for room in a yield right now
+  End,         // end at the next yield, or it has taken room and is ending
 };
 
 // What a worker and the master tell each other: one cache line a worker, so that a worker that
 // yields a hundred million times a second disturbs no other one.
 struct alignas(64) Line {
   Request request;       // written by the master, the worker and the worker's signal handler
-  int has_stop_fd;       // 1: the worker may wait in poll, so a request has to be signalled, too
+  int has_stop_fd;       // 1: it may wait in poll(2), so a request is also sent as HUP
   Phase phase;           // written by the worker
   unsigned long yields;  // written by the worker
   Ms loaded_at;          // written by the worker, before it sets phase to Loaded
@@ -927,13 +940,13 @@ constexpr size_t start_error_size = 1024;
 
 struct Shared {
   alignas(64) int room;  // how many old workers may end: the master sets it, each of them takes one
-  Line line[slot_count];  // by worker number
-  char start_error[slot_count]
-                  [start_error_size];  // no memory is used before a worker fails to start
+  Line line[slot_count];                           // by worker number
+  char start_error[slot_count][start_error_size];  // untouched pages cost nothing
 };
 
 Shared* shared;  // mapped by the master, inherited by the workers
 
+// In this order: kill_all() compares.
 enum class State : unsigned char {
   Empty,    // no process, and none wanted
   Waiting,  // no process; one is to be started when it is due
@@ -951,9 +964,9 @@ struct Slot {
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
   Ms asked_at;             // when a look first found the process asked to end; 0: none has yet
-  Ms due;                  // Waiting: when to fork; Aborted: when to count up the next time
-  unsigned long yields;    // with a timeout: how often the process had yielded at the last look,
-  long looks;  // and how many looks ago that was new; Aborted: how many seconds were counted
+  Ms due;                  // Waiting: when to fork; Aborted: the next tick
+  unsigned long yields;    // with a timeout: the count of yields at the last check
+  long checks;             // Running: since that changed, -1 before the first; Aborted: ticks
 };
 
 Slot slots[slot_count];
@@ -1013,7 +1026,13 @@ bool is_healthy(const Slot& slot, Ms at) {
   const Line& line = line_of(slot);
   if (slot.pid == 0 || atomic_load(line.phase) != Phase::Loaded) return false;
   if (relaxed_load(line.yields) > 0) return true;
-  return !pool.options.timeout && later_of(at - line.loaded_at, 0) >= pool.options.warm_up;
+  return !pool.options.timeout && max(at - line.loaded_at, 0) >= pool.options.warm_up;
+}
+
+bool any_healthy(Ms now) {
+  for (const Slot& slot : slots)
+    if (is_healthy(slot, now)) return true;
+  return false;
 }
 
 // The grace period, or the default one where it is for ever.
@@ -1050,11 +1069,11 @@ struct Manager {
   Ms watchdog_at = never;      // when the next one is due
 } manager;
 
-// How many workers, of the numbers below the target,
+// A count over the numbers below the target.
 struct Census {
-  int healthy = 0;  // are healthy,
-  int renewed = 0;  // and run the pool's code;
-  int vacant = 0;   // and how many numbers, with that of the helper, nobody works under.
+  int healthy = 0;  // healthy workers
+  int renewed = 0;  // those that run the pool's code
+  int vacant = 0;   // numbers, and the helper, without a working process
 };
 
 // How often the service manager wants a sign of life: twice in WATCHDOG_USEC, if that is meant for
@@ -1146,21 +1165,19 @@ bool notify(const Census& census) {
   char reloading[64];
   snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
            t.tv_sec * 1000000LL + t.tv_nsec / 1000);
-  manager.stopping_told = manager.stopping_due;
   if (!tell(manager.reloading_due, reloading) || !tell(manager.ready_due, "READY=1\n") ||
-      !tell(manager.stopping_due, "STOPPING=1\n")) {
-    manager.stopping_told = false;
+      !tell(manager.stopping_due, "STOPPING=1\n"))
     return false;
-  }
+  manager.stopping_told = pool.shutdown.begun;
   bool changed = strcmp(status, manager.status) != 0;
   return tell(changed, "");
 }
 
 // ---------------------------------------------------------------------------------------------
-// The worker's side
+// The worker
 // ---------------------------------------------------------------------------------------------
 
-bool running;  // this process is within run_pool(), as a master or as a worker
+bool running;  // this process is a master, until release(), or a worker
 bool forking;  // the master is within the fork of start()
 
 // What this process is. All in one place: a worker copies each page that it writes to.
@@ -1181,32 +1198,32 @@ void set_action(int number, void (*handler)(int), int flags) {
   sigaction(number, &action, nullptr);
 }
 
-// Makes the stop descriptor readable, if there is one, and the worker has not closed it and opened
-// something else under its number. (Filling the pipe does no harm: readable it stays.)
+// Makes the stop descriptor readable, unless the worker has closed it and reused its number.
 void write_stop_byte() {
   const int end = atomic_load(self.stop_pipe[1]);
   struct stat is;
   if (end >= 0 && fstat(end, &is) == 0 && same_file(is, self.stop_file)) write_byte(end);
 }
 
-// The worker is to end at its next yield: the descriptor says so, too.
-void end_at_next_yield() {
+// Asks this worker to end, and makes its stop descriptor readable.
+void ask_self_to_end() {
   atomic_store(self.line->request, Request::End);
   write_stop_byte();
 }
 
-// An old worker takes room, if there is some: then it ends. It marks itself before it takes any, so
-// that the master never counts it as at work when it has.
-[[gnu::noinline]] int take_room() {
+// The slow path of forkd_yield(). An old worker takes room if there is some, and ends. It marks
+// itself as TakingRoom first, so that the master never counts it as working after it took room.
+// (noinline: keeps forkd_yield() short.)
+[[gnu::noinline]] int answer_request() {
   Request& request = self.line->request;
   int& room = shared->room;
   if (atomic_load(room) > 0 && atomic_replace(request, Request::WhenRoom, Request::TakingRoom)) {
     for (int places; (places = atomic_load(room)) > 0;)
       if (atomic_replace(room, places, places - 1)) {
-        end_at_next_yield();
+        ask_self_to_end();
         return 0;
       }
-    // Not if it was asked to end meanwhile.
+    // Unless it was asked to end meanwhile.
     atomic_replace(request, Request::TakingRoom, Request::WhenRoom);
   }
   return atomic_load(request) != Request::End;
@@ -1219,14 +1236,14 @@ void on_request(int number) {
     set_action(number, SIG_DFL, 0);
     kill(getpid(), number);  // raise(3) may take itself for the parent's thread
   } else {
-    end_at_next_yield();
+    ask_self_to_end();
   }
   errno = saved_errno;
 }
 
-// The fork handler, for whatever process but a worker is forked: a child of a worker is no worker,
-// and one of an application's other threads no master. In it the signals do what they did before,
-// or have their default effect, but for those whose handlers the user's code has set meanwhile.
+// Runs in the child after every fork except start()'s. A worker's child is no worker, and an
+// application's child no master: signals get their earlier action back (in a worker's child the
+// default), unless the user's code has set its own handler.
 void leave_pool_on_fork() {
   if (!running || (forking && pthread_equal(pthread_self(), master_thread))) return;
   for (int i = 0; i < signal_count; i++) {
@@ -1257,17 +1274,19 @@ void leave_pool_on_fork() {
   _exit(127);
 }
 
+// ---------------------------------------------------------------------------------------------
+// The worker: loading the code
+// ---------------------------------------------------------------------------------------------
+
 bool leads_to(const char* path, const struct stat& file) {
   struct stat is;
   return stat(path, &is) == 0 && same_file(is, file);
 }
 
-// Finds a name by which the held file can be loaded: its path; or the name that it has by now, so
-// that what lies beside it is found through $ORIGIN; or, when it has none any more, that of the
-// descriptor. False: the last, so the descriptor has to stay open.
-//
-// That is /proc/PID/fd/N, since a debugger that opens /proc/self/fd/N gets a descriptor of its own.
-// The pid is asked of /proc, which may be that of another PID namespace.
+// Finds a name under which the held file can be loaded: its path; or its new name, so that $ORIGIN
+// works; or, if it has none, /proc/PID/fd/N (a debugger that opened /proc/self/fd/N would get its
+// own). The pid comes from /proc, which may show another PID namespace. True if the descriptor may
+// be closed.
 bool find_name(const char* path, const Code& code, char* name, size_t size) {
   snprintf(name, size, "%s", path);
   if (leads_to(name, code.file)) return true;
@@ -1304,7 +1323,7 @@ forkd_worker* load_function(const Job& job) {
   Code& code = &slots[self.number] == pool.reload.trial ? trial_code : pool_code;
   const Code pinned = code;
   code.fd = -1;
-  close_all_own();  // the code may close all it finds while it is loaded, and then open its own
+  close_all_own();  // before dlopen: a constructor may close every descriptor and reuse the numbers
   void* library = load_pinned(job.path, pinned);
   if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
   void* function = dlsym(library, job.symbol);
@@ -1314,9 +1333,9 @@ forkd_worker* load_function(const Job& job) {
   return reinterpret_cast<forkd_worker*>(function);
 }
 
-// Gives the signals the effect that they have in a worker. All are blocked until the end of this,
-// so ignoring one discards it if it has come since the fork: for a command, too, where USR1 and
-// USR2 (of pkill) were meant for the master, and get their effect back at once.
+// Gives the signals their effect in a worker, then unblocks them. Ignoring a signal discards it if
+// it is pending: a USR1 or USR2 since the fork was meant for the master (pkill). A command then
+// gets the original action back.
 void set_signals(bool is_command) {
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
@@ -1337,7 +1356,8 @@ char number_variable[] = "FORKD_WORKER=1024";
 char pid_variable[sizeof "LISTEN_PID=" + 10];
 char** worker_environment;  // the list, and behind it the texts
 
-// Copies what there is, for another thread may call setenv(3) later. False, with errno: no memory.
+// Copies what there is, for another thread may call setenv(3) later. NOTIFY_SOCKET is left out:
+// workers must not speak for the master. False, with errno: no memory.
 bool make_environment() {
   size_t count = 0, size = 0;
   for (char** variable = environ; variable && *variable; variable++, count++)
@@ -1371,8 +1391,7 @@ void set_process_name() {
 #endif
 }
 
-// getopt(3) begins anew, as in a fresh main: what it remembers is the master's, or the caller's of
-// forkd_run().
+// Resets getopt(3), which still holds the state of the master or of forkd_run()'s caller.
 void reset_getopt() {
   opterr = 1;
 #ifdef __linux__
@@ -1388,12 +1407,11 @@ void reset_getopt() {
   execvp(argv[0], argv);
   const int reason = errno;
   const char* name = argv[0];
-  const bool is_here = access(name, F_OK) == 0;
-  if (reason != ENOENT) fail_to_start("cannot execute '%s': %s", name, strerror(reason));
-  if (!strchr(name, '/'))
+  const bool bare = !strchr(name, '/'), is_here = access(name, F_OK) == 0;
+  if (reason == ENOENT && bare)
     fail_to_start("cannot execute '%s': it is not in PATH, or its interpreter is missing%s%s", name,
                   is_here ? "; for the file here: ./" : "", is_here ? name : "");
-  if (is_here)
+  if (reason == ENOENT && is_here)
     fail_to_start("cannot execute '%s': its interpreter is missing (the #! line, or the loader)",
                   name);
   fail_to_start("cannot execute '%s': %s", name, strerror(reason));
@@ -1404,7 +1422,7 @@ void reset_getopt() {
   // An application may have asked for a stop descriptor of its own, and another of its threads may
   // have held the mutex.
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
-  if (handling != 0) handling = 0;  // the threads that it counted are not here
+  if (handling != 0) handling = 0;  // tested first: a write would copy the page
 #ifdef __linux__
   // Set, then check: if the master died before the prctl, no signal will come. Its pid is compared,
   // for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
@@ -1427,7 +1445,7 @@ void reset_getopt() {
   set_signals(job.is_command());
   if (!job.path) close_all_own();
   forkd_worker* function = job.path ? load_function(job) : job.function;
-  // No task begins after the request, which may have come while the code was loaded.
+  // Asked to end while it was loading: begin no task.
   if (atomic_load(self.line->request) == Request::End) exit(0);
   self.line->loaded_at = clock_ms();
   atomic_store(self.line->phase, Phase::Loaded);
@@ -1439,15 +1457,13 @@ void reset_getopt() {
 // The master: start and request
 // ---------------------------------------------------------------------------------------------
 
-// Doubles with each failure in a row.
-Ms backoff(int failures) {
-  return earlier_of(first_backoff << earlier_of(failures - 1, 10), longest_backoff);
-}
+// The delay after so many failures in a row.
+Ms backoff(int failures) { return min(first_backoff << min(failures - 1, 10), longest_backoff); }
 
-// Plans a start, never more than ten a second for one number.
+// Schedules a start, at least start_interval after the last one.
 void schedule_start(Slot& slot, Ms at) {
   slot.state = State::Waiting;
-  slot.due = slot.started ? later_of(at, slot.started + start_interval) : at;
+  slot.due = slot.started ? max(at, slot.started + start_interval) : at;
 }
 
 // Forks the worker. False, with errno: there is no process.
@@ -1456,7 +1472,7 @@ bool start(Slot& slot) {
   slot.started = clock_ms();
   slot.asked_at = 0;
   slot.yields = 0;
-  slot.looks = -1;
+  slot.checks = -1;
   snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
   sigset_t all, before;
   sigfillset(&all);
@@ -1469,15 +1485,21 @@ bool start(Slot& slot) {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   errno = reason;
   if (pid < 0) return false;
-  if (pool.job.is_command()) setpgid(pid, pid);  // here, too: whoever is first
+  if (pool.job.is_command()) setpgid(pid, pid);  // in both processes: either may run first
   slot.pid = pid;
   slot.state = State::Running;
   log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid);
   return true;
 }
 
-// Asks a worker, if there is one, to end at its next yield, without disturbing what it is at. One
-// that was aborted may go on, and gets to know, too. At a shutdown a command is asked once more.
+// Sends TERM. CONT: a stopped process would not act on it.
+void terminate(pid_t pid) {
+  kill(pid, SIGTERM);
+  kill(pid, SIGCONT);
+}
+
+// Asks a worker, if there is one, to end at its next yield; its task goes on. An aborted worker is
+// asked, too: it may go on. A shutdown asks a command again.
 void request_end(Slot& slot) {
   if (slot.pid == 0 || slot.state == State::Killed) return;
   const bool is_command = pool.job.is_command();
@@ -1486,8 +1508,7 @@ void request_end(Slot& slot) {
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
   atomic_store(line_of(slot).request, Request::End);
   if (is_command) {
-    kill(slot.pid, SIGTERM);
-    kill(slot.pid, SIGCONT);  // a stopped process would not see the other
+    terminate(slot.pid);
   } else if (atomic_load(line_of(slot).has_stop_fd)) {
     kill(slot.pid, SIGHUP);
   }
@@ -1499,8 +1520,8 @@ void retire(Slot& slot) {
   request_end(slot);
 }
 
-// Kills a worker, a command with all of its process group. A process that has become another user's
-// cannot be killed, and nobody can wait for it.
+// Kills a worker (a command: its process group). A process that changed its user cannot be killed;
+// it becomes Immune, and a shutdown does not wait for it.
 void kill_worker(Slot& slot) {
   const bool sent = kill(pool.job.is_command() ? -slot.pid : slot.pid, SIGKILL) == 0;
   if (sent)
@@ -1521,22 +1542,18 @@ void begin_shutdown(Ms now, int status) {
   pool.reload.trial_waits = false;
   pool.shutdown = {.begun = true,
                    .since = now,
-                   .nudge_at = now + finite_grace() / 2,
+                   .nudge_at = pool.job.is_command() ? never : now + finite_grace() / 2,
                    .kill_at = pool.options.grace ? now + pool.options.grace : never,
                    .status = status};
   notify_stopping();
   for (Slot& slot : slots) retire(slot);
 }
 
-// Blocked in a system call, a worker does not see the request: this wakes it up.
+// Wakes workers blocked in a system call, which cannot see the request.
 void nudge_all(Ms now) {
   pool.shutdown.nudge_at = now + nudge_interval;
-  if (pool.job.is_command()) return;
-  for (Slot& slot : slots)
-    if (slot.pid > 0) {
-      kill(slot.pid, SIGTERM);
-      kill(slot.pid, SIGCONT);
-    }
+  for (const Slot& slot : slots)
+    if (slot.pid > 0) terminate(slot.pid);
 }
 
 void kill_all() {
@@ -1555,7 +1572,6 @@ bool all_keep_failing() {
 // none was ever healthy.
 void give_up_if_hopeless(Phase phase, Ms now) {
   if (phase != Phase::Failed && !all_keep_failing()) return;
-  for (const Slot& slot : slots) pool.ever_healthy = pool.ever_healthy || is_healthy(slot, now);
   if (pool.ever_healthy) return;
   if (phase != Phase::Failed)
     log_event(LOG_CRIT,
@@ -1568,7 +1584,8 @@ void give_up_if_hopeless(Phase phase, Ms now) {
 // The master: reload
 // ---------------------------------------------------------------------------------------------
 
-// Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be.
+// Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be;
+// run_pool() tells a missing file by errno.
 const char* pin(Code& code) {
   if (!pool.job.path) return nullptr;
   errno = 0;
@@ -1579,7 +1596,7 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-// Whether the path still leads to that code. Of a command or a function in memory nobody knows.
+// Whether the path still leads to that code. Always false for a command or a function in memory.
 bool is_newest(const Code& code) {
   struct stat is;
   return pool.job.path && stat(pool.job.path, &is) == 0 && same_file(is, code.file) &&
@@ -1587,7 +1604,7 @@ bool is_newest(const Code& code) {
          is.st_mtim.tv_nsec == code.file.st_mtim.tv_nsec;
 }
 
-// The end of a trial that failed: the pool has lost nothing.
+// Ends a failed trial, which must exist. The pool is unchanged.
 [[gnu::format(printf, 1, 2)]] void reload_failed(const char* format, ...) {
   char reason[start_error_size + 128];
   va_list args;
@@ -1629,15 +1646,16 @@ void begin_trial(Ms now) {
     reload_failed("cannot load %s: %s", pool.job.spec, reason);
 }
 
-// HUP.
-void reload(Ms now) {
+// HUP: begins a trial, unless one of the same file is under way.
+void on_reload_signal(Ms now) {
   Reload& reload = pool.reload;
   notify_reloading();
+  const bool under_way = reload.trial || reload.helper;
   if (reload.trial_waits) {
     log_event(LOG_INFO, "reload: already about to begin");
-  } else if (reload.trial ? is_newest(trial_code) : reload.helper && is_newest(pool_code)) {
+  } else if (under_way && is_newest(reload.trial ? trial_code : pool_code)) {
     log_event(LOG_INFO, "reload: already under way, and the file is the same");
-    if (!reload.trial) notify_reloaded();
+    if (!reload.trial) notify_reloaded();  // its trial is over
   } else {
     if (reload.trial) retire(*reload.trial);
     reload.trial = nullptr;
@@ -1661,7 +1679,7 @@ void begin_roll(Ms now) {
     trial_code.fd = -1;
   }
   for (Slot& slot : slots) {
-    slot.failures = 0;
+    slot.failures = 0;  // of the old code, which say nothing about the new one
     slot.brief = false;
     if (&slot == reload.helper) continue;
     if (slot.pid > 0) atomic_replace(line_of(slot).request, Request::None, Request::WhenRoom);
@@ -1680,7 +1698,7 @@ void end_roll(Ms now) {
   pool.reload.helper = nullptr;
 }
 
-// Says once, what the roll waits for: the new code is good for the helper, and not for this number.
+// Logs once what holds up the roll: the new code works for the helper, but not for this number.
 void tell_stall(const Slot& slot, const char* what) {
   if (!pool.reload.helper || !is_number(slot) || pool.reload.told_stall) return;
   pool.reload.told_stall = true;
@@ -1688,40 +1706,50 @@ void tell_stall(const Slot& slot, const char* what) {
             number_of(slot), slot.pid, what);
 }
 
-void look_again(Ms at) { pool.look_at = earlier_of(pool.look_at, at); }
+void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
 
-// A worker that hangs while it is loaded would hold a reload up for ever.
+bool is_reloading() { return pool.reload.trial || pool.reload.helper || pool.reload.trial_waits; }
+
+// When a worker has had long enough to be loaded, and should be healthy.
+Ms load_deadline(const Slot& slot) {
+  return slot.started + max(finite_grace(), pool.options.warm_up);
+}
+
+// A worker that hangs while it is loaded would hold up a reload for ever.
 void kill_if_not_loaded(Slot& slot, Ms now) {
   if (slot.state != State::Running || atomic_load(line_of(slot).phase) != Phase::Starting) return;
-  const Ms limit = later_of(finite_grace(), pool.options.warm_up);
-  if (now < slot.started + limit) return look_again(slot.started + limit);
+  const Ms deadline = load_deadline(slot);
+  if (now < deadline) return look_again(deadline);
   if (&slot == pool.reload.trial)
     reload_failed("worker %d (pid %d) was not loaded within %s s", number_of(slot), slot.pid,
-                  seconds(limit).text);
+                  seconds(deadline - slot.started).text);
   kill_worker(slot);
 }
 
-// Counts one number, and notes when it may count differently although nothing has happened to it.
+// A worker that is not healthy yet: schedules the next look, a sixteenth of its age later, and says
+// when the roll waits for it for too long.
+void watch(const Slot& slot, Ms now) {
+  look_again(now + max(shortest_watch, min((now - slot.started) / 16, longest_watch)));
+  const Line& line = line_of(slot);
+  const bool loaded = atomic_load(line.phase) == Phase::Loaded;
+  if (loaded) look_again(max(now + 1, line.loaded_at + pool.options.warm_up));
+  if (request_to(slot) == Request::None && now >= load_deadline(slot))
+    tell_stall(slot, "does not become healthy");
+}
+
+// Counts one number, or the helper.
 void count(Slot& slot, Ms now, Census& census) {
   const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-  // Code that returns 0 again and again is at work, too, between its starts and soon after them.
+  // Code that returns 0 at once is at work, too, between its processes and just after a start.
   const bool healthy = is_healthy(slot, now) ||
                        (slot.brief && (slot.pid == 0 || now - slot.started < proof_of_life));
-  if (slot.pid > 0 && !healthy) {
-    const Ms ripe = line_of(slot).loaded_at + pool.options.warm_up;
-    look_again(
-        now + later_of(watch_interval, earlier_of((now - slot.started) / 16, slow_watch_interval)));
-    if (ripe > now) look_again(ripe);
-    const Ms limit = slot.started + later_of(finite_grace(), pool.options.warm_up);
-    if (request == Request::None && now >= limit) tell_stall(slot, "does not become healthy");
-  }
-  if (request == Request::End && slot.asked_at == 0) slot.asked_at = now;
-  const Ms leaves_until = slot.asked_at + finite_grace();
-  const bool leaves =
-      request == Request::TakingRoom || (request == Request::End && now < leaves_until);
-  if (request == Request::End && leaves && pool.reload.helper) look_again(leaves_until);
-  // A last task that takes longer than the grace period is work as any other.
-  census.vacant += leaves || (!healthy && request != Request::End);
+  if (slot.pid > 0 && !healthy) watch(slot, now);
+  const bool asked = request == Request::End;
+  if (asked && slot.asked_at == 0) slot.asked_at = now;
+  // An asked worker still running after the grace period counts as at work again.
+  const bool leaving = asked && now < slot.asked_at + finite_grace();
+  if (leaving && pool.reload.helper) look_again(slot.asked_at + finite_grace());
+  census.vacant += leaving || request == Request::TakingRoom || (!healthy && !asked);
   if (&slot == pool.reload.helper) return;
   census.healthy += healthy;
   census.renewed += healthy && request == Request::None;
@@ -1738,37 +1766,38 @@ Slot* oldest_to_ask() {
   return oldest;
 }
 
-// Lets old workers go while fewer than a quarter of the numbers, or one, are vacant.
+// Lets old workers go while fewer than a quarter of the numbers (at least one) are vacant.
 //
-// The master does not remember who has taken room. It has closed the room before it counted; an old
-// worker marks itself before it takes any (in that order for all, by sequential consistency). So
-// whoever took room before it was closed was marked when it was counted, and whoever was marked
-// later takes what is published here. None is counted too little, and one that dies with its room
-// counts as gone.
+// Room and marks need no lock. look() closes the room, then counts; a worker marks itself, then
+// takes room. So a worker that took room before it was closed is marked and counted, and one that
+// marks itself later takes from the room published here. A worker that dies with its room is
+// counted as vacant.
 void advance_roll(const Census& census, Ms now) {
   if (census.renewed == pool.target) return end_roll(now);
-  int room = (pool.target < 8 ? 1 : pool.target / 4) - census.vacant;
+  Ms room = max(1, pool.target / 4) - census.vacant;
   for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
-  if (room > 0) atomic_store(shared->room, room);
+  if (room > 0) atomic_store(shared->room, static_cast<int>(room));
   look_again(now + roll_interval);
 }
 
 // Looks at every number, while a reload or the service manager needs to know: whether the trial has
-// passed, how far the roll is and what there is to tell. Says when to look again, too.
+// passed, how far the roll is and what there is to tell. Schedules the next look.
 void look(Ms now) {
   Reload& reload = pool.reload;
   if (reload.trial && is_healthy(*reload.trial, now)) begin_roll(now);
   pool.look_at = pool.looked_at = never;
-  if (!reload.trial && !reload.helper && notify_fd < 0) return;
+  if (!is_reloading() && notify_fd < 0) return;
   pool.looked_at = now;
-  atomic_store(shared->room, 0);
-  if (reload.trial || reload.helper)
+  atomic_store(shared->room, 0);  // closed before the count, see advance_roll()
+  if (is_reloading())
     for (Slot& slot : slots) kill_if_not_loaded(slot, now);
-  Census census, unused;
+  Census census;
   for (int i = 0; i < pool.target; i++) count(slots[i], now, census);
-  if (reload.helper) count(*reload.helper, now, census);
-  if (reload.trial) count(*reload.trial, now, unused);
-  if (reload.helper) advance_roll(census, now);
+  if (reload.trial && reload.trial->pid > 0) watch(*reload.trial, now);
+  if (reload.helper) {
+    count(*reload.helper, now, census);
+    advance_roll(census, now);
+  }
   if (!notify(census)) look_again(now + resend_interval);
 }
 
@@ -1790,11 +1819,11 @@ void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t siz
              seconds(lived).text);
 }
 
-// Counts failures in a row, and says when the next process is due under the number.
-Ms judge_end(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
+// Counts failures in a row. Returns when the next process is due under the number.
+Ms count_failure(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
   const Request request = request_to(slot);
   const Ms lived = now - slot.started;
-  // Who was asked to end, or runs code that is no longer the pool's, does not count against it.
+  // A worker that was asked to end, or runs old code, says nothing against the pool's code.
   if (request != Request::None || succeeded || (was_healthy && lived >= proof_of_life))
     slot.failures = 0;
   else if (slot.failures < UCHAR_MAX)
@@ -1803,8 +1832,8 @@ Ms judge_end(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
   return slot.failures > 0 ? now + backoff(slot.failures) : now;
 }
 
-// How important it is that a worker could not start. When the pool comes up, it is what ends the
-// master, and one message is enough for all workers.
+// The level of a failed start. Before any worker was healthy it ends the master, so the first one
+// is critical and those after it, during the shutdown, are debug.
 int start_error_level() {
   if (pool.shutdown.begun) return LOG_DEBUG;
   return pool.ever_healthy ? LOG_ERR : LOG_CRIT;
@@ -1815,11 +1844,11 @@ void worker_ended(Slot& slot, int status, Ms now) {
   const Phase phase = atomic_load(line_of(slot).phase);
   const bool asked = request_to(slot) == Request::End;
   const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  // It may have ended long before it is reaped, if the master was stopped: what it would be now
-  // says nothing, where looks have been taken.
+  // If the master was stopped, the process may have ended long ago: judge its health at the last
+  // look, if there was one, not now.
   const bool was_healthy =
-      is_healthy(slot, earlier_of(now, pool.looked_at)) || (phase == Phase::Loaded && succeeded);
-  pool.ever_healthy = pool.ever_healthy || was_healthy;
+      is_healthy(slot, min(now, pool.looked_at)) || (phase == Phase::Loaded && succeeded);
+  pool.ever_healthy = pool.ever_healthy || was_healthy || any_healthy(min(now, pool.looked_at));
   if (pool.shutdown.begun && WIFSIGNALED(status) && pool.shutdown.status == 0 &&
       (slot.state == State::Aborted || slot.state == State::Killed))
     pool.shutdown.status = exit_killed;
@@ -1839,7 +1868,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
     reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
                   phase == Phase::Failed ? "" : " before it was healthy");
 
-  const Ms due = judge_end(slot, succeeded, was_healthy, now);
+  const Ms due = count_failure(slot, succeeded, was_healthy, now);
   if (slot.failures >= stall_after) tell_stall(slot, how);
   slot.pid = 0;
   slot.state = State::Empty;
@@ -1852,8 +1881,9 @@ void worker_ended(Slot& slot, int status, Ms now) {
 
 // Reaps all workers that have ended: one SIGCHLD may stand for several deaths.
 void reap(Ms now) {
-  siginfo_t first{};
-  for (; waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) == 0; first = {}) {
+  for (;;) {
+    siginfo_t first{};
+    if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == EINTR) continue;
     const pid_t pid = first.si_pid;
     if (pid == 0 && !pool.job.function) return;  // none is left that has ended
     Slot* slot = pid > 0 ? slot_of(pid) : nullptr;
@@ -1862,8 +1892,7 @@ void reap(Ms now) {
     if (slot && pool.job.is_command()) {
       // What is left of its group. As long as its leader is not reaped, no other can have the
       // number.
-      kill(-pid, SIGTERM);
-      kill(-pid, SIGCONT);
+      terminate(-pid);
     }
     int status;
     if (waitpid(pid, &status, WNOHANG) == pid && slot) worker_ended(*slot, status, now);
@@ -1873,7 +1902,9 @@ void reap(Ms now) {
   for (Slot& slot : slots)
     if (slot.pid > 0) {
       int status = 0;
-      const pid_t pid = waitpid(slot.pid, &status, WNOHANG);
+      pid_t pid;
+      while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) {
+      }
       if (pid > 0 || (pid < 0 && errno == ECHILD)) worker_ended(slot, status, now);
     }
 }
@@ -1882,42 +1913,39 @@ void reap(Ms now) {
 // The master: timeout
 // ---------------------------------------------------------------------------------------------
 
-// Looks who has yielded since the last look, and aborts who has not for the timeout; for the first
-// yield it is the longer of the timeout and the warm-up.
+// Aborts workers that have not yielded for the timeout (for the first yield: the longer of the
+// timeout and the warm-up).
 //
-// Looks are counted, not timed: while the master did not run, in a frozen container say, the
-// workers did not either, and such a look counts as one, however late it comes. A worker that has
-// not moved in five quarters of the timeout, after the look that saw it move, is late: that is
-// after one and a quarter to one and a half timeouts. The one look more than it needs is for a
-// pause.
+// Counts checks, not time: workers do not run while the master is frozen, so a pause counts as one
+// check. A worker is late five checks after the one that saw it move, which is 1 1/4 to 1 1/2
+// timeouts. The fifth allows for a pause.
 void check_progress(Ms now) {
   const Ms timeout = pool.options.timeout;
-  const Ms interval = later_of(1, timeout / looks_per_timeout);
+  const Ms interval = max(1, timeout / checks_per_timeout);
   pool.check_at = now + interval;
   for (Slot& slot : slots) {
     if (slot.pid == 0 || slot.state != State::Running) continue;
     const unsigned long yields = relaxed_load(line_of(slot).yields);
     if (yields != slot.yields) {
       slot.yields = yields;
-      slot.looks = 0;
+      slot.checks = 0;
       continue;
     }
-    const Ms limit = yields > 0 ? timeout : later_of(timeout, pool.options.warm_up);
-    if (++slot.looks < limit / interval + 1) continue;
+    const Ms limit = yields > 0 ? timeout : max(timeout, pool.options.warm_up);
+    if (++slot.checks < limit / interval + 1) continue;
     log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %s s and is aborted",
               number_of(slot), slot.pid, seconds(limit).text);
     kill(slot.pid, SIGABRT);
     slot.state = State::Aborted;
-    slot.looks = 0;
-    slot.due = now + abort_interval;
+    slot.checks = 0;
+    slot.due = now + abort_tick;
   }
 }
 
-// Kills an aborted worker that has not ended in eight seconds. They are counted, too: a pause takes
-// no more than one of them.
+// Counts ticks since SIGABRT, for the same reason, and kills at the eighth.
 void check_aborted(Slot& slot, Ms now) {
-  slot.due = now + abort_interval;
-  if (++slot.looks == aborts_until_kill) kill_worker(slot);
+  slot.due = now + abort_tick;
+  if (++slot.checks == ticks_until_kill) kill_worker(slot);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1956,14 +1984,14 @@ void on_stop_signal(Ms now) {
   if (atomic_load(second_stop)) kill_all();
 }
 
-// Acts on the signals that have arrived since the last time. During a shutdown only it counts.
+// Acts on the signals that arrived since the last turn. A shutdown ignores USR1, USR2 and HUP.
 void act_on_signals(Ms now) {
   // First: a worker that ended by the very signal that asked for the shutdown has not failed.
   if (consume(OnStop) > 0) on_stop_signal(now);
   if (consume(OnChild) > 0) reap(now);
   for (int count = consume(OnGrow); count > 0 && !pool.shutdown.begun; count--) grow(now);
   for (int count = consume(OnShrink); count > 0 && !pool.shutdown.begun; count--) shrink();
-  if (consume(OnReload) > 0 && !pool.shutdown.begun) reload(now);
+  if (consume(OnReload) > 0 && !pool.shutdown.begun) on_reload_signal(now);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1972,24 +2000,25 @@ void act_on_signals(Ms now) {
 
 // The earliest time at which apply_due() will have something to do.
 Ms next_deadline() {
-  Ms next = earlier_of(earlier_of(pool.look_at, pool.check_at), manager.watchdog_at);
-  next = earlier_of(next, earlier_of(pool.shutdown.nudge_at, pool.shutdown.kill_at));
+  Ms next = min(min(pool.look_at, pool.check_at), manager.watchdog_at);
+  next = min(next, min(pool.shutdown.nudge_at, pool.shutdown.kill_at));
   for (const Slot& slot : slots) {
-    if (slot.state == State::Waiting) next = earlier_of(next, later_of(slot.due, pool.fork_at));
-    if (slot.state == State::Aborted) next = earlier_of(next, slot.due);
+    if (slot.state == State::Waiting) next = min(next, max(slot.due, pool.fork_at));
+    if (slot.state == State::Aborted) next = min(next, slot.due);
   }
   return next;
 }
 
-// Whether a signal waits that comes before the starts that are due. To start a thousand workers
-// takes a while; but the end of one is no news, once one has been healthy.
+// Whether a signal should be handled before more starts, since starting a thousand workers takes a
+// while. Once a worker has been healthy, SIGCHLD can wait.
 bool is_urgent() {
   for (int event = pool.ever_healthy ? OnStop : OnChild; event <= OnReload; event++)
     if (atomic_load(arrived[event]) > 0) return true;
   return false;
 }
 
-// fork(2) has failed, by no fault of the worker: the pool tries again later. A trial does not wait.
+// fork(2) failed, which is not the worker's fault: the pool tries again later. A trial that is due
+// fails at once, whichever slot was being started.
 void fork_failed(const Slot& slot, int reason) {
   const Slot* trial = pool.reload.trial;
   if (trial && trial->state == State::Waiting) reload_failed("cannot fork: %s", strerror(reason));
@@ -2023,7 +2052,7 @@ void apply_due(Ms now) {
 void wait_until(Ms deadline) {
   const Ms left = deadline - clock_ms();
   pollfd wake{.fd = wake_read, .events = POLLIN, .revents = 0};
-  int timeout = deadline == never ? -1 : static_cast<int>(later_of(0, earlier_of(left, INT_MAX)));
+  int timeout = deadline == never ? -1 : static_cast<int>(max(0, min(left, INT_MAX)));
   if (atomic_load(woken)) timeout = 0;
   if (poll(&wake, 1, timeout) < 0 && errno != EINTR) {
     const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin on it
@@ -2038,7 +2067,11 @@ void wait_until(Ms deadline) {
   atomic_store(woken, false);
 }
 
-// What the master cannot do without. Null, or what there is not, with errno.
+// ---------------------------------------------------------------------------------------------
+// The pool
+// ---------------------------------------------------------------------------------------------
+
+// Acquires what the master needs. Null, or the name of what is missing, with errno.
 const char* acquire() {
   int ends[2];
   if (!open_pipe(ends) || !keep_own(wake_read, ends[0]) || !keep_own(wake_write, ends[1]))
@@ -2068,7 +2101,7 @@ void release() {
 // The master: runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
   pool = {.job = job, .options = options, .target = options.workers};
-  // Who ignores SIGCHLD counts on it that no zombies are left (POSIX, _Exit).
+  // A caller that ignores SIGCHLD expects no zombies (POSIX, _Exit).
   const struct sigaction& child = caller_action[0];  // SIGCHLD
   pool.reaps_all = !job.function || master_pid == 1 || child.sa_handler == SIG_IGN ||
                    (child.sa_flags & SA_NOCLDWAIT);
@@ -2083,10 +2116,12 @@ int run_pool(const Job& job, const Options& options) {
   open_notify();
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
-    const bool may_be_command = errno == ENOENT && !memchr(job.spec, '/', strlen(job.spec));
-    log_event(LOG_CRIT, "cannot load %s: %s%s%s%s", job.spec, reason,
-              may_be_command ? " (the colon makes it PATH:SYMBOL; for a command: env " : "",
-              may_be_command ? job.spec : "", may_be_command ? ")" : "");
+    if (errno == ENOENT && !strchr(job.spec, '/'))
+      log_event(LOG_CRIT,
+                "cannot load %s: %s (a colon makes it PATH:SYMBOL; for a command: env %s)",
+                job.spec, reason, job.spec);
+    else
+      log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
     return exit_failed;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
@@ -2110,14 +2145,13 @@ void end_leftovers(Ms grace) {
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
   const bool asked = atomic_load(first_stop_at) != 0;
   const Ms deadline = grace ? since + grace : never;
-  kill(-1, SIGTERM);
-  kill(-1, SIGCONT);
+  terminate(-1);
   for (Ms now = clock_ms(); now < deadline; now = clock_ms()) {
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
     }
     if (kill(-1, 0) != 0) return;
     if (consume(OnStop) > 0 && (!asked || atomic_load(second_stop))) return;
-    wait_until(earlier_of(deadline, now + leftover_interval));
+    wait_until(min(deadline, now + leftover_interval));
   }
 }
 
@@ -2136,8 +2170,9 @@ int forkd_yield() {
 #ifndef __linux__
   if (getppid() != master_pid) return 0;
 #endif
+  // Relaxed: a request seen one yield later is early enough, and answer_request() reads it again.
   if (relaxed_load(line->request) == Request::None) return 1;
-  return take_room();
+  return answer_request();
 }
 
 int forkd_stop_fd() {
@@ -2171,7 +2206,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   for (int& count : arrived) atomic_store(count, 0);
   first_stop_at = 0;
   second_stop = false;
-  if (!install_handlers()) {
+  if (!become_master()) {
     atomic_store(running, false);
     return -1;
   }
@@ -2192,7 +2227,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
 // Weak, so that an application that links this file has its own.
 [[gnu::weak]] int main(int argc, char** argv) {
   // Before anything else: as PID 1 a signal without a handler is lost.
-  if (!install_handlers()) {
+  if (!become_master()) {
     fprintf(stderr, "forkd: cannot handle signals: %s\n", strerror(errno));
     return exit_failed;
   }

@@ -67,6 +67,7 @@ bats_require_minimum_version 1.5.0
   refused "unknown option '-x'" -l info -xV ./w.so:run
   refused "unknown option '--nonsense'" --nonsense ./w.so:run
   refused "option '--help' takes no value" --help=yes
+  refused "unknown option '-x'" --grace=3 -xh ./w.so:run
 }
 
 @test "an option without its argument is named" {

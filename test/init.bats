@@ -136,5 +136,5 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   run timeout 20 unshare --pid "$FORKD" -n 2 "$W:steady"
   echo "$output"
   [ "$status" -eq 1 ]
-  [[ $output == *"critical: worker 0 "*"PID namespace"*"--fork"* ]]
+  [[ $output == *"critical: worker "*"PID namespace"*"--fork"* ]]
 }

@@ -212,6 +212,18 @@ older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 
   logged "critical: .*no function 'not_there' is exported (in C++ it needs extern \"C\")"
 }
 
+@test "a command that goes missing later is an error, not the end, and logged as one" {
+  printf '#!/bin/sh\nexec sleep 1000\n' >job
+  chmod +x job
+  run_forkd -w 0.2 ./job
+  eventually lives_for_a_second
+  rm job
+  signal USR1
+  eventually logged "error: worker 1 (pid [0-9]*) could not start"
+  never logged critical
+}
+lives_for_a_second() { [ -n "$(pid_of 0)" ] && [ "$(ps -o etimes= -p "$(pid_of 0)")" -ge 1 ]; }
+
 @test "a command that cannot be found, or has no interpreter, says what it needs" {
   printf '#!/no/such/interpreter\n' >job
   chmod +x job
@@ -226,5 +238,5 @@ older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 
   logged "cannot execute 'python3 job.py': it is not in PATH"
   run_forkd node:18
   ends_with 1
-  logged "cannot load node:18: No such file or directory (the colon makes it PATH:SYMBOL; for a command: env node:18)"
+  logged "cannot load node:18: No such file or directory (a colon makes it PATH:SYMBOL; for a command: env node:18)"
 }

@@ -10,7 +10,7 @@ static void pause_ms(long ms) {
 }
 
 int main() {
-  if (!install_handlers()) return 1;
+  if (!become_master()) return 1;
   raise(SIGTERM);
   raise(SIGINT);  // an echo,
   pause_ms(300);
