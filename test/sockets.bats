@@ -315,6 +315,11 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   stops_with 0
 }
 
+@test "a LISTEN_PIDFDID, which names forkd itself, is not passed on" {
+  LISTEN_PIDFDID=123 run_forkd "$W:environment" LISTEN_PIDFDID
+  eventually printed "^LISTEN_PIDFDID=(unset)"
+}
+
 @test "sockets that forkd was promised, but not given, end it" {
   run --separate-stderr sh -c 'LISTEN_FDS=9223372036854775807 LISTEN_PID=$$ exec "$FORKD" sh -c "$0" 3>&-' "$never"
   [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ]
