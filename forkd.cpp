@@ -143,15 +143,16 @@ constexpr Ms never = LLONG_MAX;
 constexpr Ms start_interval = 100;  // between two starts of one worker number
 constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
-constexpr Ms proof_of_life = 1000;   // a healthy worker that has lived this long has not failed
-constexpr Ms second_signal = 100;    // a stop signal this much later is a second one, not an echo
-constexpr Ms nudge_interval = 1000;  // between two SIGTERMs to a worker that is late at shutdown
-constexpr int checks_per_timeout = 4;
+constexpr Ms proof_of_life = 1000;    // a healthy worker that has lived this long has not failed
+constexpr Ms second_signal = 100;     // a stop signal this much later is a second one, not an echo
+constexpr Ms nudge_interval = 1000;   // between two SIGTERMs to a worker that is late at shutdown
 constexpr Ms abort_tick = 1000;       // after SIGABRT the master counts these,
 constexpr int ticks_until_kill = 8;   // and sends SIGKILL at the eighth
 constexpr Ms leftover_interval = 50;  // as PID 1, between two looks whether the namespace is empty
 constexpr Ms shortest_watch = 10;     // between two looks whether a worker has become healthy
 constexpr Ms longest_watch = 200;
+constexpr Ms exec_time = 100;        // an execve(2) that fails does so sooner than this
+constexpr Ms pause_slack = 100;      // a busy machine may be that late
 constexpr Ms roll_interval = 1000;   // between two looks while a roll waits for yields alone
 constexpr Ms resend_interval = 100;  // while the queue of the service manager is full
 constexpr int stall_after = 2;       // failures in a row, after which a roll is said to stand still
@@ -960,9 +961,10 @@ enum class State : unsigned char {
 struct Slot {
   State state;
   unsigned char failures;  // in a row
-  bool brief;              // the process before ran the pool's code and soon ended with status 0
+  bool brief;              // the process before was healthy since it ended with status 0
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
+  Ms lost;                 // pool.lost at that time
   Ms asked_at;             // when a look first found the process asked to end; 0: none has yet
   Ms due;                  // Waiting: when to fork; Aborted: the next tick
   unsigned long yields;    // with a timeout: the count of yields at the last check
@@ -1005,6 +1007,7 @@ struct Pool {
   int fork_failures = 0;      // in a row
   Ms fork_at = 0;             // not before this, after fork failed
   Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
+  Ms lost = 0;                // how long the master, and so its workers, could not run
   Ms looked_at = never;       // when the numbers were last counted; never: nobody needs to know
   Ms look_at = never;         // when to count them again
   Reload reload{};
@@ -1020,13 +1023,22 @@ bool is_wanted(const Slot& slot) {
 
 Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
 
+// How long a worker has to run before it is healthy without a yield. That a command could be
+// executed shows a moment later only.
+Ms warm_up() {
+  return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
+}
+
+// When a worker that is loaded has run for the warm-up time; later than that if it could not run.
+Ms ripe_at(const Slot& slot) { return line_of(slot).loaded_at + warm_up() + pool.lost - slot.lost; }
+
 // Whether a slot's process had yielded, or had run for the warm-up time, at that time. Where every
 // worker has to yield, only a yield counts.
 bool is_healthy(const Slot& slot, Ms at) {
   const Line& line = line_of(slot);
   if (slot.pid == 0 || atomic_load(line.phase) != Phase::Loaded) return false;
   if (relaxed_load(line.yields) > 0) return true;
-  return !pool.options.timeout && max(at - line.loaded_at, 0) >= pool.options.warm_up;
+  return !pool.options.timeout && (warm_up() == 0 || at >= ripe_at(slot));
 }
 
 bool any_healthy(Ms now) {
@@ -1133,8 +1145,9 @@ bool send_to_manager(const char* text) {
 }
 
 void send_watchdog(Ms now) {
-  send_to_manager("WATCHDOG=1");
-  manager.watchdog_at = now + manager.watchdog_interval;
+  const bool sent = send_to_manager("WATCHDOG=1");
+  const Ms interval = manager.watchdog_interval;
+  manager.watchdog_at = now + (sent ? interval : min(interval, resend_interval));
 }
 
 // Tells the service manager what is due, and the status when it has changed. False: not all of it
@@ -1198,11 +1211,16 @@ void set_action(int number, void (*handler)(int), int flags) {
   sigaction(number, &action, nullptr);
 }
 
-// Makes the stop descriptor readable, unless the worker has closed it and reused its number.
-void write_stop_byte() {
+// Whether there is a stop descriptor, and the worker has not closed it and reused its number.
+bool is_own_stop_pipe() {
   const int end = atomic_load(self.stop_pipe[1]);
   struct stat is;
-  if (end >= 0 && fstat(end, &is) == 0 && same_file(is, self.stop_file)) write_byte(end);
+  return end >= 0 && fstat(end, &is) == 0 && same_file(is, self.stop_file);
+}
+
+// Makes the stop descriptor readable, if there is one.
+void write_stop_byte() {
+  if (is_own_stop_pipe()) write_byte(self.stop_pipe[1]);
 }
 
 // Asks this worker to end, and makes its stop descriptor readable.
@@ -1258,7 +1276,7 @@ void leave_pool_on_fork() {
       sigaction(entry.number, &caller_action[i], nullptr);
   }
   if (!self.line) close_all_own();
-  if (self.stop_pipe[1] >= 0) close(self.stop_pipe[1]);
+  if (is_own_stop_pipe()) close(self.stop_pipe[1]);
   self = {};     // the mutex, too: another thread of the parent may have held it
   handling = 0;  // the threads that it counted are not here
   running = false;
@@ -1470,6 +1488,7 @@ void schedule_start(Slot& slot, Ms at) {
 bool start(Slot& slot) {
   line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
   slot.started = clock_ms();
+  slot.lost = pool.lost;
   slot.asked_at = 0;
   slot.yields = 0;
   slot.checks = -1;
@@ -1523,13 +1542,15 @@ void retire(Slot& slot) {
 // Kills a worker (a command: its process group). A process that changed its user cannot be killed;
 // it becomes Immune, and a shutdown does not wait for it.
 void kill_worker(Slot& slot) {
-  const bool sent = kill(pool.job.is_command() ? -slot.pid : slot.pid, SIGKILL) == 0;
+  const bool sent = kill(slot.pid, SIGKILL) == 0;
+  const int reason = errno;
+  if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // the leader may have left its group
   if (sent)
     log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
               slot.pid);
   else
     log_event(LOG_ERR, "worker %d (pid %d) has not ended and cannot be killed: %s", number_of(slot),
-              slot.pid, strerror(errno));
+              slot.pid, strerror(reason));
   slot.state = sent ? State::Killed : State::Immune;
 }
 
@@ -1696,11 +1717,13 @@ void end_roll(Ms now) {
             seconds(took).text);
   retire(*pool.reload.helper);
   pool.reload.helper = nullptr;
+  if (pool.reload.trial_waits) begin_trial(now);  // the slot may be free already
 }
 
-// Logs once what holds up the roll: the new code works for the helper, but not for this number.
+// Logs once what holds up the roll: the new code has passed its trial, but fails under this number.
 void tell_stall(const Slot& slot, const char* what) {
-  if (!pool.reload.helper || !is_number(slot) || pool.reload.told_stall) return;
+  const Slot* helper = pool.reload.helper;
+  if (!helper || pool.reload.told_stall || !(is_number(slot) || &slot == helper)) return;
   pool.reload.told_stall = true;
   log_event(LOG_ERR, "reload stands still: worker %d (pid %d) %s; the others keep their code",
             number_of(slot), slot.pid, what);
@@ -1708,11 +1731,16 @@ void tell_stall(const Slot& slot, const char* what) {
 
 void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
 
-bool is_reloading() { return pool.reload.trial || pool.reload.helper || pool.reload.trial_waits; }
+// Whether a reload is under way, or has left a worker behind.
+bool is_reloading() {
+  for (const Slot* slot = slots + max_workers; slot < slots + slot_count; slot++)
+    if (slot->state != State::Empty) return true;
+  return false;
+}
 
 // When a worker has had long enough to be loaded, and should be healthy.
 Ms load_deadline(const Slot& slot) {
-  return slot.started + max(finite_grace(), pool.options.warm_up);
+  return slot.started + max(finite_grace(), warm_up()) + pool.lost - slot.lost;
 }
 
 // A worker that hangs while it is loaded would hold up a reload for ever.
@@ -1722,7 +1750,7 @@ void kill_if_not_loaded(Slot& slot, Ms now) {
   if (now < deadline) return look_again(deadline);
   if (&slot == pool.reload.trial)
     reload_failed("worker %d (pid %d) was not loaded within %s s", number_of(slot), slot.pid,
-                  seconds(deadline - slot.started).text);
+                  seconds(max(finite_grace(), warm_up())).text);
   kill_worker(slot);
 }
 
@@ -1730,9 +1758,7 @@ void kill_if_not_loaded(Slot& slot, Ms now) {
 // when the roll waits for it for too long.
 void watch(const Slot& slot, Ms now) {
   look_again(now + max(shortest_watch, min((now - slot.started) / 16, longest_watch)));
-  const Line& line = line_of(slot);
-  const bool loaded = atomic_load(line.phase) == Phase::Loaded;
-  if (loaded) look_again(max(now + 1, line.loaded_at + pool.options.warm_up));
+  if (atomic_load(line_of(slot).phase) == Phase::Loaded) look_again(max(now + 1, ripe_at(slot)));
   if (request_to(slot) == Request::None && now >= load_deadline(slot))
     tell_stall(slot, "does not become healthy");
 }
@@ -1740,9 +1766,12 @@ void watch(const Slot& slot, Ms now) {
 // Counts one number, or the helper.
 void count(Slot& slot, Ms now, Census& census) {
   const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-  // Code that returns 0 at once is at work, too, between its processes and just after a start.
-  const bool healthy = is_healthy(slot, now) ||
-                       (slot.brief && (slot.pid == 0 || now - slot.started < proof_of_life));
+  // Code that does one task and returns 0 shows that it is healthy too late: it is believed to be
+  // at work between its processes, and for the warm-up after a start.
+  const Ms believed_until = slot.started + max(proof_of_life, warm_up());
+  const bool believed = slot.brief && (slot.pid == 0 || now < believed_until);
+  const bool healthy = is_healthy(slot, now) || believed;
+  if (believed && slot.pid > 0) look_again(believed_until);
   if (slot.pid > 0 && !healthy) watch(slot, now);
   const bool asked = request == Request::End;
   if (asked && slot.asked_at == 0) slot.asked_at = now;
@@ -1828,7 +1857,8 @@ Ms count_failure(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
     slot.failures = 0;
   else if (slot.failures < UCHAR_MAX)
     slot.failures++;
-  slot.brief = request == Request::None && succeeded && was_healthy && lived < proof_of_life;
+  slot.brief = request == Request::None && succeeded && was_healthy &&
+               (lived < proof_of_life || !is_healthy(slot, now));
   return slot.failures > 0 ? now + backoff(slot.failures) : now;
 }
 
@@ -1917,11 +1947,12 @@ void reap(Ms now) {
 // timeout and the warm-up).
 //
 // Counts checks, not time: workers do not run while the master is frozen, so a pause counts as one
-// check. A worker is late five checks after the one that saw it move, which is 1 1/4 to 1 1/2
-// timeouts. The fifth allows for a pause.
+// check. A worker is late five checks after the one that saw it move: four make a timeout, one is
+// for a pause. They are a little closer than a quarter of the timeout, so that a worker is found in
+// less than one and a half timeouts even if each check is a little late.
 void check_progress(Ms now) {
   const Ms timeout = pool.options.timeout;
-  const Ms interval = max(1, timeout / checks_per_timeout);
+  const Ms interval = max(1, timeout * 31 / 125);
   pool.check_at = now + interval;
   for (Slot& slot : slots) {
     if (slot.pid == 0 || slot.state != State::Running) continue;
@@ -1963,6 +1994,7 @@ void grow(Ms now) {
   tell_target();
   if (slot.state != State::Empty) return;  // Ending: its successor starts when it has ended
   slot.failures = 0;
+  slot.brief = false;
   schedule_start(slot, now);
 }
 
@@ -2054,7 +2086,11 @@ void wait_until(Ms deadline) {
   pollfd wake{.fd = wake_read, .events = POLLIN, .revents = 0};
   int timeout = deadline == never ? -1 : static_cast<int>(max(0, min(left, INT_MAX)));
   if (atomic_load(woken)) timeout = 0;
-  if (poll(&wake, 1, timeout) < 0 && errno != EINTR) {
+  const Ms expected = timeout < 0 ? never : clock_ms() + timeout;
+  const int events = poll(&wake, 1, timeout);
+  // A container that is frozen, or a machine that is suspended, oversleeps.
+  if (expected != never && clock_ms() - expected > pause_slack) pool.lost += clock_ms() - expected;
+  if (events < 0 && errno != EINTR) {
     const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin on it
     nanosleep(&pause, nullptr);
   }

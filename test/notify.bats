@@ -289,6 +289,16 @@ deploy() {
 }
 heard_at_least() { [ "$(grep -c -e "^[0-9]* $2" heard)" -ge "$1" ]; }
 
+@test "a number whose worker returned 0 at once is healthy no longer when its next one takes its time" {
+  manager
+  touch quick
+  run_forkd -w 1.5 "$W:quick_or_silent" "$PWD/quick"
+  eventually heard "READY=1 STATUS=1 of 1"
+  : >heard
+  rm quick
+  eventually heard "STATUS=0 of 1"
+}
+
 @test "a WATCHDOG_USEC that is meant for another process, or makes no sense, is left alone" {
   manager
   for variables in "WATCHDOG_USEC=20000 WATCHDOG_PID=1" WATCHDOG_USEC= WATCHDOG_USEC=-5 WATCHDOG_USEC=x; do

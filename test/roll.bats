@@ -261,6 +261,83 @@ END
   never runs 1 3
 }
 
+@test "two dropped trials that hang while they are loaded hold up no later reload" {
+  start_one -g 0.3 -w 0.5
+  eventually runs 1 1
+  for name in ctor_hang ctor_hang two; do
+    deploy $name
+    signal HUP
+    background sleep 0.1
+    wait "$background"
+  done
+  eventually logged "reload complete"
+  eventually has_workers 1
+  runs 2 2
+}
+
+@test "the worker of a dropped trial that hangs while it is loaded is killed, though the reload is over" {
+  start_one -g 1 -w 1
+  eventually runs 1 1
+  deploy ctor_hang
+  signal HUP
+  eventually logged "worker 1024 (pid [0-9]*) started"
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  eventually logged "worker 1024 (pid [0-9]*) has not ended and is killed"
+  eventually has_workers 1
+}
+
+@test "code that does one long task and returns 0 is rolled out, too" {
+  run_forkd -n 2 sh -c 'sleep 1.5; exit 0'
+  eventually has_workers 2
+  signal HUP
+  eventually logged "reload complete"
+  eventually has_workers 2
+}
+
+@test "an extra worker that fails again and again holds up the roll, which is said once" {
+  deploy one
+  run_forkd -n 2 ./code.so:fails_while_in_two 1024
+  eventually runs 1 2
+  deploy two
+  touch fail
+  signal HUP
+  eventually logged_times 1 "error: reload stands still: worker 1024 (pid [0-9]*) exited with status 5"
+  rm fail
+  eventually logged "reload complete"
+}
+
+@test "a command that cannot be executed does not pass its trial, however slow that is, with -w 0" {
+  command -v strace >/dev/null || skip "no strace"
+  printf '#!/bin/sh\nexec sleep 1000\n' >job
+  chmod +x job
+  strace -f -o trace -e trace=execve -e inject=execve:delay_enter=30000 "$FORKD" -w 0 -n 2 ./job >>out 2>>log 3>&- &
+  tracer=$!
+  eventually logged_times 2 started
+  master=$(living "$tracer" | head -n 1)
+  rm job
+  signal HUP
+  eventually logged "reload failed: .*cannot execute"
+  signal TERM
+  eventually gone_or_zombie "$tracer"
+}
+
+@test "a pool that is frozen during a trial does not take that for the warm-up" {
+  echo 'exec sleep 1000' >job.sh
+  run_forkd -w 2 sh job.sh
+  eventually has_workers 1
+  echo 'sleep 0.8; exit 3' >job.sh
+  signal HUP
+  eventually logged "worker 1024 (pid [0-9]*) started"
+  frozen=$(tree "$master")
+  kill -STOP $frozen
+  background sleep 2.5
+  wait "$background"
+  kill -CONT $frozen
+  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 3"
+}
+
 @test "TERM during a roll ends the pool in an orderly way" {
   deploy one
   run_forkd -n 2 ./code.so:first_busy stay

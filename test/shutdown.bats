@@ -149,6 +149,15 @@ has_lines() { [ "$(wc -l <"$2")" -ge "$1" ]; }
   eventually gone_or_zombie "$(cat child)"
 }
 
+@test "a command that has left its process group is killed all the same" {
+  command -v perl >/dev/null || skip "no perl"
+  run_forkd -g 0.5 perl -e '$SIG{TERM} = "IGNORE"; setpgrp(0, getpgrp(getppid())) or die; print "left\n"; $| = 1; print "."; sleep 1 while 1'
+  eventually printed left
+  old=$(pid_of 0)
+  stops_with 3
+  gone_or_zombie "$old"
+}
+
 @test "a command that was asked to end before gets TERM again at the shutdown" {
   run_forkd -n 2 -g 30 sh -c 'n=0; trap "n=\$((n + 1)); echo term >>terms; [ \$n -lt \$((1 + FORKD_WORKER)) ] || exit 0" TERM
     echo ready >>ready; while :; do sleep 0.05; done'

@@ -90,6 +90,16 @@ WORKER fails_in_two(int, char** argv) {
   return 5;
 }
 
+// Steady, but in version 2 the worker whose number is its argument fails after a yield, while the file
+// "fail" exists.
+WORKER fails_while_in_two(int, char** argv) {
+  introduce();
+  const bool fails = *VERSION == '2' && forkd_worker_number() == atoi(argv[1]);
+  for (; forkd_yield(); pause_ms(10))
+    if (fails && access("fail", F_OK) == 0) return 5;
+  return 0;
+}
+
 // Needs as many milliseconds as its first argument to set itself up, then does tasks. The file that
 // is its second argument gets a line when it is ready, and when it is to end. With a third argument
 // it waits for that by the stop descriptor, and goes on for so many milliseconds.

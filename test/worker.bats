@@ -211,6 +211,11 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   [ -f file ] && [ ! -s file ]
 }
 
+@test "a worker's fork leaves the files alone that it has opened under forkd's numbers" {
+  run_forkd "$W:closes_all_and_forks" "$PWD/file"
+  eventually printed "^in the child 20 of 20$"
+}
+
 @test "function workers are called forkd and their number, and the master forkd" {
   [ "$(uname)" = Linux ] || skip "Linux only"
   run_forkd -n 2 "$W:steady"

@@ -104,6 +104,13 @@ WORKER hangs() {
   for (;;) pause();
 }
 
+// Returns 0 at once while the file that is its argument exists; else it fails a little later.
+WORKER quick_or_silent(int, char** argv) {
+  if (access(argv[1], F_OK) == 0) return 0;
+  pause_ms(100);
+  return 1;
+}
+
 // Never yields, whatever comes.
 WORKER never_yields() {
   for (;;) pause();
@@ -338,6 +345,20 @@ WORKER closes_all(int, char** argv) {
   for (int fd = 3; fd < 64; fd++) close(fd);
   for (int i = 0; i < 20; i++) open(argv[1], O_WRONLY | O_CREAT | O_APPEND, 0666);
   say("opened\n");
+  return steadily();
+}
+
+// That, and says how many of the files a child of it has.
+WORKER closes_all_and_forks(int, char** argv) {
+  int files[20], open_count = 0;
+  forkd_stop_fd();
+  for (int fd = 3; fd < 64; fd++) close(fd);
+  for (int& fd : files) fd = open(argv[1], O_WRONLY | O_CREAT | O_APPEND, 0666);
+  if (fork() == 0) {
+    for (const int fd : files) open_count += fcntl(fd, F_GETFD) >= 0;
+    say("in the child %d of 20\n", open_count);
+    _exit(0);
+  }
   return steadily();
 }
 
