@@ -163,6 +163,23 @@ deploy() {
   [ "$((usec / 1000))" -le "$(at RELOADING=1)" ]
 }
 
+@test "HUP during a roll of the same file says RELOADING=1 and READY=1, and no more" {
+  manager
+  touch stay
+  cp "$BIN/one.so" w.so
+  run_forkd ./w.so:first_busy stay
+  eventually heard READY=1
+  deploy "$BIN/two.so"
+  signal HUP
+  eventually heard_times 2 READY=1
+  signal HUP
+  eventually heard_times 3 READY=1
+  heard_times 2 RELOADING=1
+  logged_times 1 "reload: trying"
+  rm stay
+  eventually logged "reload complete"
+}
+
 @test "a reload that fails says READY=1, too, and that it has failed" {
   manager
   deploy "$W"
