@@ -45,13 +45,14 @@ struct Gone {
 
 // False: the request by SIGHUP has come, and is lost.
 static bool yield_until_let_go(bool signals) {
-  for (;; sched_yield()) {
+  for (; getppid() == master_pid; sched_yield()) {
     in_yield = signals;
     const int go_on = forkd_yield();
     in_yield = false;
     if (!go_on) return true;
     if (asked && forkd_yield()) return false;
   }
+  _exit(0);  // nobody is left to end this process
 }
 
 [[noreturn]] static void work(int number, Gone* gone, bool signals) {
@@ -81,6 +82,7 @@ int main(int argc, char** argv) {
   if (memory == MAP_FAILED) return 2;
   shared = static_cast<Shared*>(memory);
   Gone* gone = reinterpret_cast<Gone*>(shared + 1);
+  master_pid = getpid();
   log_level = LOG_CRIT;
   pool.job = {.spec = "room", .function = [](int, char**) { return 0; }, .argc = 0, .argv = argv};
   pool.options.grace = 1000000000;  // no last task here is a long one
