@@ -51,6 +51,9 @@ not_here() {
 }
 not_here worker 'a worker starts with the signal mask and the dispositions'
 not_here worker 'a command starts with the signal dispositions'
+not_here worker 'function workers are called forkd'
+# It runs what it has built itself.
+not_here shutdown 'a second signal is one that came'
 # Hundreds of emulators are too much to ask for.
 not_here worker 'hundreds of workers'
 not_here signals 'USR1 adds no worker beyond the 1024th'
