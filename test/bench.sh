@@ -226,7 +226,7 @@ measure 10 100 t $(pools 100 yields) -- bare_exit ./bare -n 100 exits
 measure 10 100 s $(pools 100 waits)
 # shellcheck disable=SC2046
 measure "$seconds" 100 srwp $(pools 100 waits) \
-  -- command ./forkd -g 0.1 -n 100 ./bare -- bare_command ./bare -n 100 exec
+  -- command ./forkd -g 0.1 -w 0 -n 100 ./bare -- bare_command ./bare -n 100 exec
 # shellcheck disable=SC2046
 measure "$seconds" 1000 swp $(pools 1000 waits)
 for peer in $peers; do

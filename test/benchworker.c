@@ -59,8 +59,7 @@ void exits(void) {
 int waits(int argc, char** argv) {
   (void)argc, (void)argv;
   stamp();
-  do pause();
-  while (forkd_yield());
+  while (forkd_yield()) pause();
   return 0;
 }
 
@@ -69,8 +68,7 @@ int yields(int argc, char** argv) {
   (void)argc, (void)argv;
   struct pollfd stop = {forkd_stop_fd(), POLLIN, 0};
   stamp();
-  do poll(&stop, 1, -1);
-  while (forkd_yield());
+  while (forkd_yield()) poll(&stop, 1, -1);
   return 0;
 }
 
