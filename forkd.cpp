@@ -1754,11 +1754,12 @@ void kill_if_not_loaded(Slot& slot, Ms now) {
   kill_worker(slot);
 }
 
-// A worker that is not healthy yet: schedules the next look, a sixteenth of its age later, and says
-// when the roll waits for it for too long.
+// A worker that is not healthy yet: schedules the next look, a sixteenth of its age later or when it
+// has run for the warm-up time. Reports a roll that waits for it for too long.
 void watch(const Slot& slot, Ms now) {
   look_again(now + max(shortest_watch, min((now - slot.started) / 16, longest_watch)));
-  if (atomic_load(line_of(slot).phase) == Phase::Loaded) look_again(max(now + 1, ripe_at(slot)));
+  const Ms ripe = ripe_at(slot);
+  if (atomic_load(line_of(slot).phase) == Phase::Loaded && ripe > now) look_again(ripe);
   if (request_to(slot) == Request::None && now >= load_deadline(slot))
     tell_stall(slot, "does not become healthy");
 }

@@ -91,6 +91,19 @@ deploy() {
   [ "$(($(at READY=1) - $(at STATUS=0)))" -ge 900 ]
 }
 
+@test "with -t the master does not spin while it waits for a first yield after the warm-up" {
+  command -v strace >/dev/null || skip "no strace"
+  manager
+  strace -o trace -e trace=poll,ppoll "$FORKD" -t 5 -w 0.01 "$W:late_once" >>out 2>>log 3>&- &
+  tracer=$!
+  eventually heard READY=1
+  # A look at a sixteenth of the worker's age makes about eighty in its first second.
+  looks=$(grep -c poll trace)
+  echo "$looks looks"
+  [ "$looks" -lt 300 ]
+  kill -TERM "$(living "$tracer")"
+}
+
 @test "STATUS says during a roll how many workers run the new code" {
   manager
   deploy "$W"
