@@ -1301,23 +1301,25 @@ bool leads_to(const char* path, const struct stat& file) {
   return stat(path, &is) == 0 && same_file(is, file);
 }
 
-// Finds a name under which the held file can be loaded: its path; or its new name, so that $ORIGIN
-// works; or, if it has none, /proc/PID/fd/N (a debugger that opened /proc/self/fd/N would get its
-// own). The pid comes from /proc, which may show another PID namespace. True if the descriptor may
-// be closed.
-bool find_name(const char* path, const Code& code, char* name, size_t size) {
-  snprintf(name, size, "%s", path);
-  if (leads_to(name, code.file)) return true;
-  char held[64], pid[32] = "";
-  snprintf(held, sizeof held, "/proc/self/fd/%d", code.fd);
-  const ssize_t length = readlink(held, name, size - 1);
-  name[length > 0 ? length : 0] = '\0';
-  if (leads_to(name, code.file)) return true;
-  if (readlink("/proc/self", pid, sizeof pid - 1) > 0)
-    snprintf(held, sizeof held, "/proc/%s/fd/%d", pid, code.fd);
-  const bool is_held = leads_to(held, code.file);
-  snprintf(name, size, "%s", is_held ? held : path);  // without /proc, the path decides
-  return !is_held;
+// A name that leads to the held file: its path, or the name that it has now, so that $ORIGIN works.
+// Null: it has none any more.
+const char* find_name(const char* path, const Code& code, char (&buffer)[PATH_MAX]) {
+  if (leads_to(path, code.file)) return path;
+  char link[32];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
+  const ssize_t length = readlink(link, buffer, sizeof buffer - 1);
+  buffer[length > 0 ? length : 0] = '\0';
+  return leads_to(buffer, code.file) ? buffer : nullptr;
+}
+
+// The held file by its descriptor. The pid is part of the name, since a debugger that opened
+// /proc/self/fd/N would get a descriptor of its own; and it comes from /proc, which may show
+// another PID namespace. Null: there is no /proc.
+const char* find_descriptor(const Code& code, char (&buffer)[PATH_MAX]) {
+  char pid[32] = "";
+  if (readlink("/proc/self", pid, sizeof pid - 1) < 0) return nullptr;
+  snprintf(buffer, sizeof buffer, "/proc/%s/fd/%d", pid, code.fd);
+  return leads_to(buffer, code.file) ? buffer : nullptr;
 }
 
 // Loads the file that the master holds open, whatever stands at its path by now. Null: see
@@ -1325,12 +1327,16 @@ bool find_name(const char* path, const Code& code, char* name, size_t size) {
 void* load_pinned(const char* path, Code code) {
   // RTLD_GLOBAL: it is the program here, and what it loads in turn may need its symbols.
   constexpr int flags = RTLD_NOW | RTLD_GLOBAL;
-  char name[PATH_MAX];
-  if (!find_name(path, code, name, sizeof name)) return dlopen(name, flags);
+  char buffer[PATH_MAX];
+  const char* name = find_name(path, code, buffer);
+  if (!name) {
+    // The descriptor stays open, for debuggers. Without /proc, the path decides.
+    const char* held = find_descriptor(code, buffer);
+    return dlopen(held ? held : path, flags);
+  }
   close_own(code.fd);
-  const bool leads = leads_to(name, code.file);
   void* library = dlopen(name, flags);
-  if (!leads || leads_to(name, code.file)) return library;
+  if (leads_to(name, code.file)) return library;
   // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
   atomic_store(self.line->request, Request::End);
   _exit(0);
@@ -1754,8 +1760,8 @@ void kill_if_not_loaded(Slot& slot, Ms now) {
   kill_worker(slot);
 }
 
-// A worker that is not healthy yet: schedules the next look, a sixteenth of its age later or when it
-// has run for the warm-up time. Reports a roll that waits for it for too long.
+// A worker that is not healthy yet: schedules the next look, a sixteenth of its age later or when
+// it has run for the warm-up time. Reports a roll that waits for it for too long.
 void watch(const Slot& slot, Ms now) {
   look_again(now + max(shortest_watch, min((now - slot.started) / 16, longest_watch)));
   const Ms ripe = ripe_at(slot);
