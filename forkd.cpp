@@ -388,6 +388,17 @@ int parse_level(const char* text) {
   exit(printf(format, text) < 0 || fflush(stdout) != 0 ? exit_failed : 0);
 }
 
+// Resets getopt(3) for the workers, which find it as in a fresh main.
+void reset_getopt() {
+  opterr = 1;
+#ifdef __linux__
+  optind = 0;  // glibc and musl forget, too, where they are within an argument, and the order
+#else
+  optind = 1;
+  optreset = 1;
+#endif
+}
+
 Options parse_options(int argc, char** argv) {
   constexpr int long_values = 256;  // tells a long option from a short one
   static const option long_options[] = {
@@ -1330,9 +1341,10 @@ void* load_pinned(const char* path, Code code) {
   char buffer[PATH_MAX];
   const char* name = find_name(path, code, buffer);
   if (!name) {
-    // The descriptor stays open, for debuggers. Without /proc, the path decides.
     const char* held = find_descriptor(code, buffer);
-    return dlopen(held ? held : path, flags);
+    if (held) return dlopen(held, flags);  // the descriptor stays open, for debuggers
+    close_own(code.fd);
+    return dlopen(path, flags);  // without /proc, the path decides
   }
   close_own(code.fd);
   void* library = dlopen(name, flags);
@@ -1373,12 +1385,12 @@ void set_signals(bool is_command) {
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
-// The environment of the workers. The master makes it, once, and writes the number before each
-// fork: setenv(3) and printf(3) in the worker would touch pages that it has not mapped yet, and
-// each costs a page fault.
+// What differs between workers. The master prints it before each fork: setenv(3) and printf(3) in
+// the worker would touch pages that it has not mapped yet, and each costs a page fault.
 char number_variable[] = "FORKD_WORKER=1024";
 char pid_variable[sizeof "LISTEN_PID=" + 10];
-char** worker_environment;  // the list, and behind it the texts
+char process_name[64];      // in ps(1), the kernel's log and core files; of a function worker
+char** worker_environment;  // the list, and behind it the texts; made once
 
 // Copies what there is, for another thread may call setenv(3) later. NOTIFY_SOCKET is left out:
 // workers must not speak for the master. False, with errno: no memory.
@@ -1403,26 +1415,15 @@ bool make_environment() {
   return true;
 }
 
-// The name of a function worker in ps(1), the kernel's log and core files.
-void set_process_name() {
+// Prints what differs for the worker with that number.
+void print_number(int number) {
+  constexpr int longest = 15;  // process name that Linux keeps (PR_SET_NAME, prctl(2))
+  char suffix[16];
+  const int length = snprintf(suffix, sizeof suffix, "-%d", number);
+  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number);
 #ifdef __linux__
-  constexpr int longest = 15;  // that the kernel keeps (PR_SET_NAME, prctl(2))
-  char suffix[16], name[64];
-  const int length = snprintf(suffix, sizeof suffix, "-%d", self.number);
-  snprintf(name, sizeof name, "%.*s%s", longest - length,
-           pool.job.path ? "forkd" : program_invocation_short_name, suffix);
-  prctl(PR_SET_NAME, name);
-#endif
-}
-
-// Resets getopt(3), which still holds the state of the master or of forkd_run()'s caller.
-void reset_getopt() {
-  opterr = 1;
-#ifdef __linux__
-  optind = 0;  // glibc and musl forget, too, where they are within an argument, and the order
-#else
-  optind = 1;
-  optreset = 1;
+  const char* program = pool.job.function ? program_invocation_short_name : "forkd";
+  snprintf(process_name, sizeof process_name, "%.*s%s", longest - length, program, suffix);
 #endif
 }
 
@@ -1463,8 +1464,10 @@ void reset_getopt() {
   if (job.is_command()) {
     setpgid(0, 0);
   } else {
-    set_process_name();
-    reset_getopt();
+#ifdef __linux__
+    prctl(PR_SET_NAME, process_name);
+#endif
+    if (job.function) reset_getopt();  // the application's; main() has reset the tool's
   }
   set_signals(job.is_command());
   if (!job.path) close_all_own();
@@ -1498,7 +1501,7 @@ bool start(Slot& slot) {
   slot.asked_at = 0;
   slot.yields = 0;
   slot.checks = -1;
-  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number_of(slot));
+  print_number(number_of(slot));
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -2279,6 +2282,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   if (options.timeout && job.is_command())
     usage_error("a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
                 job.spec);
+  reset_getopt();  // once for all workers: in each it would cost a page fault
   keep_standard_descriptors();
   running = true;
   const int status = open_sockets() ? run_pool(job, options) : exit_failed;
