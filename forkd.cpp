@@ -278,14 +278,14 @@ constexpr const char* usage_text =
     "Signals: USR1 adds a worker, USR2 removes one, HUP tries new code and then replaces\n"
     "the workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n";
 
-// Replaces what would break a line, a newline in a path say. Returns the end of the text.
+// Replaces control characters, which would break a log line. Returns the end of the text.
 char* make_printable(char* text) {
   for (; *text; text++)
     if (static_cast<unsigned char>(*text) < ' ' || *text == 127) *text = '?';
   return text;
 }
 
-// Ends a wrong use of the command line, before anything was started, with one line.
+// Reports a usage error in one line and exits; nothing has been started.
 [[noreturn, gnu::format(printf, 1, 2)]] void usage_error(const char* format, ...) {
   char text[512];
   va_list args;
@@ -297,7 +297,7 @@ char* make_printable(char* text) {
   exit(exit_usage);
 }
 
-// A decimal number from 1 on; -1: it is none. (strtol(3) would also take blanks and signs.)
+// A decimal number from 1 to `highest`, or -1. (strtol(3) alone would accept blanks and signs.)
 int parse_number(const char* text, int highest) {
   char* end;
   const long number = strtol(text, &end, 10);
@@ -314,10 +314,10 @@ int parse_workers(const char* text) {
 
 constexpr double longest_seconds = 1e9;
 
-// To milliseconds; what is more than nothing stays so.
+// Seconds to milliseconds. A positive time never becomes 0, which would mean never or for ever.
 Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
-// (strtod(3) would also take blanks, signs, exponents, hexadecimal digits and infinity.)
+// (strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.)
 Ms parse_seconds(const char* option, const char* text) {
   char* end;
   const double seconds = strtod(text, &end);
@@ -383,7 +383,7 @@ int parse_level(const char* text) {
   usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
 }
 
-// Prints what was asked for; a full disk or a closed pipe is a failure that a script shall see.
+// Prints help or version. A full disk or a closed pipe is a failure that a script must see.
 [[noreturn]] void print_and_exit(const char* format, const char* text) {
   exit(printf(format, text) < 0 || fflush(stdout) != 0 ? exit_failed : 0);
 }
@@ -972,7 +972,7 @@ enum class State : unsigned char {
 struct Slot {
   State state;
   unsigned char failures;  // in a row
-  bool brief;              // the process before was healthy since it ended with status 0
+  bool brief;              // the process before ended with 0, soon or with no other sign of health
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
   Ms lost;                 // pool.lost at that time
@@ -1034,8 +1034,8 @@ bool is_wanted(const Slot& slot) {
 
 Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
 
-// How long a worker has to run before it is healthy without a yield. That a command could be
-// executed shows a moment later only.
+// How long a worker has to run before it is healthy without a yield. A command needs a moment, in
+// which its execve(2) may still fail.
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
@@ -1067,7 +1067,7 @@ Slot* slot_of(pid_t pid) {
   return nullptr;
 }
 
-// Whether there is anybody to wait for at a shutdown.
+// Whether a shutdown has a process to wait for.
 bool any_alive() {
   for (const Slot& slot : slots)
     if (slot.pid > 0 && slot.state != State::Immune) return true;
@@ -1078,7 +1078,7 @@ bool any_alive() {
 // The service manager
 // ---------------------------------------------------------------------------------------------
 
-// What the service manager has still to hear. Each message is sent until its queue has had room.
+// The service manager, and the messages that are due. Each is sent again until the queue has room.
 struct Manager {
   sockaddr_un name{};
   socklen_t name_size = 0;     // how much of it is meant
@@ -1111,7 +1111,7 @@ void open_watchdog() {
   manager.watchdog_at = 0;
 }
 
-// Reads where the service manager wants to be told: a path, or @ and a name in Linux' abstract
+// Opens a socket for messages to NOTIFY_SOCKET: a path, or @ and a name in Linux' abstract
 // namespace.
 void open_notify() {
   manager = {};
@@ -1553,7 +1553,7 @@ void retire(Slot& slot) {
 void kill_worker(Slot& slot) {
   const bool sent = kill(slot.pid, SIGKILL) == 0;
   const int reason = errno;
-  if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // the leader may have left its group
+  if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // which the leader may have left
   if (sent)
     log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
               slot.pid);
@@ -1747,10 +1747,10 @@ bool is_reloading() {
   return false;
 }
 
-// When a worker has had long enough to be loaded, and should be healthy.
-Ms load_deadline(const Slot& slot) {
-  return slot.started + max(finite_grace(), warm_up()) + pool.lost - slot.lost;
-}
+// How long a worker may take to be loaded while a reload is under way.
+Ms load_limit() { return max(finite_grace(), warm_up()); }
+
+Ms load_deadline(const Slot& slot) { return slot.started + load_limit() + pool.lost - slot.lost; }
 
 // A worker that hangs while it is loaded would hold up a reload for ever.
 void kill_if_not_loaded(Slot& slot, Ms now) {
@@ -1759,7 +1759,7 @@ void kill_if_not_loaded(Slot& slot, Ms now) {
   if (now < deadline) return look_again(deadline);
   if (&slot == pool.reload.trial)
     reload_failed("worker %d (pid %d) was not loaded within %s s", number_of(slot), slot.pid,
-                  seconds(max(finite_grace(), warm_up())).text);
+                  seconds(load_limit()).text);
   kill_worker(slot);
 }
 
@@ -1879,37 +1879,43 @@ int start_error_level() {
   return pool.ever_healthy ? LOG_ERR : LOG_CRIT;
 }
 
-// A worker's process has ended and was reaped.
-void worker_ended(Slot& slot, int status, Ms now) {
+// Logs how a worker has ended. The end of a trial that has not passed is that of the reload.
+void report_end(const Slot& slot, int status, bool is_tried, Ms now) {
   const Phase phase = atomic_load(line_of(slot).phase);
   const bool asked = request_to(slot) == Request::End;
   const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  char how[start_error_size + 64];
+  describe_end(slot, status, now - slot.started, how, sizeof how);
+  if (is_tried)
+    return reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
+                         phase == Phase::Failed ? "" : " before it was healthy");
+  const int level = phase == Phase::Failed ? start_error_level()
+                    : asked || succeeded   ? LOG_INFO
+                                           : LOG_WARNING;
+  log_event(level, "worker %d (pid %d) %s", number_of(slot), slot.pid, how);
+  if (slot.failures >= stall_after) tell_stall(slot, how);
+}
+
+// A worker's process has ended and was reaped.
+void worker_ended(Slot& slot, int status, Ms now) {
+  const Phase phase = atomic_load(line_of(slot).phase);
+  const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   // If the master was stopped, the process may have ended long ago: judge its health at the last
   // look, if there was one, not now.
-  const bool was_healthy =
-      is_healthy(slot, min(now, pool.looked_at)) || (phase == Phase::Loaded && succeeded);
-  pool.ever_healthy = pool.ever_healthy || was_healthy || any_healthy(min(now, pool.looked_at));
+  const Ms judged_at = min(now, pool.looked_at);
+  const bool was_healthy = is_healthy(slot, judged_at) || (phase == Phase::Loaded && succeeded);
+  pool.ever_healthy = pool.ever_healthy || was_healthy || any_healthy(judged_at);
   if (pool.shutdown.begun && WIFSIGNALED(status) && pool.shutdown.status == 0 &&
       (slot.state == State::Aborted || slot.state == State::Killed))
     pool.shutdown.status = exit_killed;
 
-  char how[start_error_size + 64];
-  describe_end(slot, status, now - slot.started, how, sizeof how);
   if (&slot == pool.reload.trial && was_healthy) begin_roll(now);
-  // One whose file was replaced while it loaded it ends like this: it has tried nothing.
-  const bool again = phase == Phase::Starting && asked && succeeded;
-  const bool fails_trial = &slot == pool.reload.trial && !again;
-  if (!fails_trial)
-    log_event(phase == Phase::Failed ? start_error_level()
-              : asked || succeeded   ? LOG_INFO
-                                     : LOG_WARNING,
-              "worker %d (pid %d) %s", number_of(slot), slot.pid, how);
-  else
-    reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
-                  phase == Phase::Failed ? "" : " before it was healthy");
-
   const Ms due = count_failure(slot, succeeded, was_healthy, now);
-  if (slot.failures >= stall_after) tell_stall(slot, how);
+  // Asked to end while it was loading, or the file was replaced under it: it has tried nothing, and
+  // another process will.
+  const bool tried_nothing =
+      phase == Phase::Starting && request_to(slot) == Request::End && succeeded;
+  report_end(slot, status, &slot == pool.reload.trial && !tried_nothing, now);
   slot.pid = 0;
   slot.state = State::Empty;
   if (is_wanted(slot)) {
@@ -2098,7 +2104,7 @@ void wait_until(Ms deadline) {
   if (atomic_load(woken)) timeout = 0;
   const Ms expected = timeout < 0 ? never : clock_ms() + timeout;
   const int events = poll(&wake, 1, timeout);
-  // A container that is frozen, or a machine that is suspended, oversleeps.
+  // To oversleep means that nothing here could run: the container was frozen, say.
   if (expected != never && clock_ms() - expected > pause_slack) pool.lost += clock_ms() - expected;
   if (events < 0 && errno != EINTR) {
     const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin on it
@@ -2131,7 +2137,7 @@ const char* acquire() {
 
 // Gives that back.
 void release() {
-  // Another thread may be about to write into the pipe, and its descriptor soon be a stranger's.
+  // Another thread may be about to write into the pipe, whose number may soon be another file's.
   const int wake = wake_write;
   atomic_store(wake_write, -1);
   while (atomic_load(handling) > 0) sched_yield();

@@ -22,6 +22,18 @@ stays_at() {
 }
 ready() { [ "$(grep -c "^ready $1" tally)" -ge "$2" ]; }
 
+# roll_beside_a_busy_worker OPTION ...: a pool of version 1, whose worker 0 stays within its task while
+# the file "stay" exists, gets version 2.
+roll_beside_a_busy_worker() {
+  deploy one
+  run_forkd "$@" ./code.so:first_busy stay
+  eventually runs 1 1
+  touch stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+}
+
 @test "a pool of up to seven keeps its full strength" {
   for target in 1 4 7; do
     rm -f tally log
@@ -147,13 +159,7 @@ END
 }
 
 @test "an old worker that dies during the roll is replaced at once on the new code" {
-  deploy one
-  run_forkd -n 2 ./code.so:first_busy stay
-  eventually runs 1 2
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
+  roll_beside_a_busy_worker -n 2
   eventually is_replaced 1 "$(first_pid_of 1)"
   runs 2 2
   kill -KILL "$(pid_of 0)"
@@ -163,13 +169,7 @@ END
 }
 
 @test "the extra worker of a roll that dies is replaced on the pool's code" {
-  deploy one
-  run_forkd ./code.so:first_busy stay
-  eventually runs 1 1
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
+  roll_beside_a_busy_worker
   eventually logged "reload succeeded"
   kill -KILL "$(pid_of 1024)"
   eventually runs 2 2
@@ -180,13 +180,7 @@ END
 }
 
 @test "USR1 and USR2 work during a roll, and the target that they set survives" {
-  deploy one
-  run_forkd -n 2 ./code.so:first_busy stay
-  eventually runs 1 2
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
+  roll_beside_a_busy_worker -n 2
   eventually is_replaced 1 "$(first_pid_of 1)"
   signal USR1
   eventually logged "the target is now 3"
@@ -203,13 +197,7 @@ END
 }
 
 @test "HUP during a roll does nothing new while the file is the same" {
-  deploy one
-  run_forkd ./code.so:first_busy stay
-  eventually runs 1 1
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
+  roll_beside_a_busy_worker
   eventually logged "reload succeeded"
   signal HUP
   eventually logged "already under way, and the file is the same"
@@ -219,14 +207,8 @@ END
 }
 
 @test "a rollback of a pool of one is tried beside the extra worker, while the task goes on" {
-  deploy one
-  run_forkd -l debug ./code.so:first_busy stay
-  eventually runs 1 1
+  roll_beside_a_busy_worker -l debug
   busy=$(pid_of 0)
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
   eventually logged "reload succeeded"
   deploy one
   signal HUP
@@ -242,13 +224,7 @@ END
 }
 
 @test "a trial that fails during a roll leaves the roll as it is" {
-  deploy one
-  run_forkd -n 2 ./code.so:first_busy stay
-  eventually runs 1 2
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
+  roll_beside_a_busy_worker -n 2
   eventually is_replaced 1 "$(first_pid_of 1)"
   deploy ctor_crash
   signal HUP
@@ -341,13 +317,7 @@ are_up() { [ -e ups ] && [ "$(wc -l <ups)" -eq "$1" ]; }
 }
 
 @test "TERM during a roll ends the pool in an orderly way" {
-  deploy one
-  run_forkd -n 2 ./code.so:first_busy stay
-  eventually runs 1 2
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
+  roll_beside_a_busy_worker -n 2
   eventually logged "reload succeeded"
   signal TERM
   rm stay
@@ -356,13 +326,7 @@ are_up() { [ -e ups ] && [ "$(wc -l <ups)" -eq "$1" ]; }
 }
 
 @test "a worker that is sent a signal itself during a roll comes back on the new code" {
-  deploy one
-  run_forkd -n 2 ./code.so:first_busy stay
-  eventually runs 1 2
-  touch stay
-  eventually printed "^busy"
-  deploy two
-  signal HUP
+  roll_beside_a_busy_worker -n 2
   eventually is_replaced 1 "$(first_pid_of 1)"
   kill -HUP "$(pid_of 0)" "$(pid_of 1)"
   rm stay
