@@ -29,12 +29,12 @@ libforkd.a: forkd.o
 	rm -f $@
 	$(AR) rcs $@ forkd.o
 
-worker.so: test/worker.cpp forkd.h
-	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o worker.o test/worker.cpp
+worker.so: test/examples/worker.cpp forkd.h
+	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o worker.o test/examples/worker.cpp
 	$(CC) -shared -o $@ worker.o $(LDFLAGS) $(LDLIBS)
 
-httpd.so: test/httpd.cpp forkd.h
-	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o httpd.o test/httpd.cpp
+httpd.so: test/examples/httpd.cpp forkd.h
+	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o httpd.o test/examples/httpd.cpp
 	$(CC) -shared -o $@ httpd.o $(LDFLAGS) $(LDLIBS)
 
 test: all
@@ -45,23 +45,23 @@ SOAK = 60
 SEED = 1
 soak: all
 	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
-	    INJECT='1 2 10' ROUNDS=1000 TRIES=200 ROLLS=100000 \
+	    INJECT='1 2 10' ROUNDS=1000 ROLLS=100000 \
 	    $(BATS) -T test/chaos.bats test/container.bats test/races.bats
 
-# How fast it is, beside a bare loop of fork, pause and waitpid; see test/bench.sh.
+# How fast it is, beside a bare loop of fork, pause and waitpid; see test/bench/bench.sh.
 bench: forkd libforkd.a forkd.h
-	@CC='$(CC)' sh test/bench.sh
+	@CC='$(CC)' sh test/bench/bench.sh
 
-# Root folders for containers in build/, see test/image.sh.
+# Root folders for containers in build/, see test/tools/image.sh.
 image:
-	@CC='$(CC)' CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' sh test/image.sh
+	@CC='$(CC)' CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' sh test/tools/image.sh
 
 # The core of the tests on 64-bit Arm, under an emulator.
 arm:
-	@sh test/arm.sh '$(BATS)'
+	@sh test/tools/arm.sh '$(BATS)'
 
 lint:
-	sh test/lint.sh
+	sh test/tools/lint.sh
 
 install: all
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib \

@@ -5,11 +5,6 @@
 
 load helper
 
-setup_file() {
-  cd "$BATS_FILE_TMPDIR" || return
-  "$CXX" -std=c++20 -O1 -o moments "$BATS_TEST_DIRNAME/moments.cpp"
-}
-
 # Which workers live, by number: the master's children as the log names them.
 numbers() {
   living "$master" | while read -r pid; do
@@ -21,15 +16,10 @@ descriptors() { find "/proc/$master/fd" -type l | wc -l; }
 private_kb() { awk '/^Private/ { sum += $2 } END { print sum }' "/proc/$master/smaps_rollup"; }
 no_more_than() { [ "$1" -le "$2" ]; }
 
-deploy() {
-  cp "$1" next.so
-  mv next.so code.so
-}
-
 @test "random events at full speed leave a pool that is whole, without zombies or leaks" {
   [ -r /proc/self/smaps_rollup ] || skip "no /proc/PID/smaps_rollup"
   RANDOM=${SEED:-1}
-  deploy "$W"
+  deploy workers
   run_forkd -n 20 ./code.so:steady
   eventually is_whole 20
   # One of everything before the first look: what is acquired once, is no leak.
@@ -53,14 +43,14 @@ deploy() {
         7) signal USR1 ;;
         8) signal USR2 ;;
         9) signal HUP ;;
-        10) deploy "$W" ;;
+        10) deploy workers ;;
         11) deploy "$BIN/ctor_crash.so" ;;
       esac 2>/dev/null || :
     done
   done
   for pid in $(living "$master"); do kill -CONT "$pid" || :; done
   # Whatever is waiting in a backoff starts at once on good code.
-  deploy "$W"
+  deploy workers
   eventually reloaded_since "$(grep -c "reload succeeded" log)"
   target=$(sed -n 's/.*the target is now //p' log | tail -n 1)
   eventually is_whole "${target:-20}"
@@ -74,15 +64,15 @@ reloaded_since() {
 }
 
 @test "TERM, INT and QUIT at every moment of the start end it" {
-  for number in 15 2 3; do
-    "$BATS_FILE_TMPDIR/moments" start $number "${STEP:-1000}" "${LAST:-15000}" \
+  for name in TERM INT QUIT; do
+    "$BIN/moments" start "$(kill -l $name)" "${STEP:-1000}" "${LAST:-15000}" \
       "$FORKD" -n 3 -l critical "$W:steady" 3>&-
   done
 }
 
 @test "USR1, USR2 and HUP at every moment of a shutdown change nothing" {
-  for number in 10 12 1; do
-    "$BATS_FILE_TMPDIR/moments" stop $number "${STEP:-4000}" "${LAST:-12000}" \
+  for name in USR1 USR2 HUP; do
+    "$BIN/moments" stop "$(kill -l $name)" "${STEP:-4000}" "${LAST:-12000}" \
       "$FORKD" -n 3 -l critical "$W:steady" 3>&-
   done
 }
@@ -93,7 +83,7 @@ inject() {
   local calls=$1 error=$2 when=$3
   shift 3
   rm -f log
-  deploy "$W"
+  deploy workers
   strace "$@" -o /dev/null -e trace="$calls" -e inject="$calls:error=$error:when=$when" \
     "$FORKD" -n 3 ./code.so:steady >>out 2>>log 3>&- &
   tracer=$!

@@ -1,9 +1,8 @@
 #!/usr/bin/env bats
-# forkd in containers: alone with its worker in a root folder (see image.sh), as PID 1 of a PID
+# forkd in containers: alone with its worker in a root folder (see tools/image.sh), as PID 1 of a PID
 # namespace; and with so few processes, descriptors or bytes of stack that something must fail.
 #
 # What goes on inside is looked at from outside, through the host's /proc: in there is no shell.
-# SEED=n repeats the random times of a run, TRIES=n makes it more of them.
 
 # Lists are split into words, and variables come from helper.bash.
 # shellcheck disable=SC2046,SC2086,SC2154,SC2206
@@ -13,13 +12,13 @@ load helper
 setup_file() {
   export IMAGES=$BATS_FILE_TMPDIR/images
   # Flags that the user has chosen for his forkd (a sanitizer) need files that no image has.
-  (unset CXXFLAGS && sh "$ROOT/test/image.sh" "$IMAGES") >"$BATS_FILE_TMPDIR/images.txt"
+  (unset CXXFLAGS && sh "$ROOT/test/tools/image.sh" "$IMAGES") >"$BATS_FILE_TMPDIR/images.txt"
   sed -n 's/.*skipped/# &/p' "$BATS_FILE_TMPDIR/images.txt" >&3
 
   # The example in a hurry, and a next version of it.
-  sed 's/sleep(1)/usleep(10000)/' "$ROOT/test/worker.cpp" >"$IMAGES/ping.cpp"
+  sed 's/sleep(1)/usleep(10000)/' "$ROOT/test/examples/worker.cpp" >"$IMAGES/ping.cpp"
   sed 's/ping/pong/' "$IMAGES/ping.cpp" >"$IMAGES/pong.cpp"
-  cp "$ROOT/test/workers.cpp" "$IMAGES"
+  cp "$ROOT/test/workers/workers.cpp" "$IMAGES"
   local name
   for name in ping pong workers; do
     [ ! -e "$IMAGES/glibc" ] || build glibc "$CC" "$CXX" $name
@@ -299,36 +298,6 @@ all_gone() {
 }
 remember_orphan() { children "$(workers)" >dying; }
 
-# The kernel drops a signal for which PID 1 has no handler, so a TERM from before main() has been
-# there for nobody, and no program can do better than to have its handlers soon. From the moment on
-# at which they are to be seen in /proc, a single TERM has to do. A time at which they are not yet
-# there becomes that very moment.
-@test "TERM at a random time within the first 50 ms ends it with 0" {
-  make_roots
-  SEED=${SEED:-$$}
-  RANDOM=$SEED
-  local number=0 of_images=($images)
-  while [ $number -lt "${TRIES:-20}" ]; do
-    image=${of_images[$((number % ${#of_images[@]}))]}
-    delay=$((RANDOM % (number % 2 ? 8 : 50))) # every other one while it starts
-    echo "try $((++number)) of SEED=$SEED: $image, $delay ms"
-    init=
-    inits=()
-    images=$image
-    each die_young
-  done
-}
-die_young() {
-  rm -f log
-  run_init bare -n 2 $(work)
-  master=${masters[$image]}
-  sleep "0.0$(printf %02d "$delay")"
-  until is_up; do kill -0 "$master" || return; done
-  signal_init TERM
-  ends_with 0 || return
-  ! logged killed
-}
-
 # With a limit on processes, the one place where forkd cannot go on but has to wait.
 recovers_from_failing_fork() {
   eventually logged "error: cannot fork: .*; next try in 0\.[124]00 s"
@@ -340,7 +309,6 @@ recovers_from_failing_fork() {
   eventually has_workers 2
   stops_with 0
 }
-logged_at_least() { [ "$(grep -c -e "$2" log)" -ge "$1" ]; }
 
 @test "a cgroup's limit of one process: fork fails, and the pool comes up when it is lifted" {
   make_cgroup || skip "no cgroup with a limit on processes to be had here"

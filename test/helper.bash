@@ -109,6 +109,26 @@ start_one() {
 # runs VERSION COUNT: so many workers have started on that version.
 runs() { [ "$(grep -c "^version $1 " out)" -ge "$2" ]; }
 
+# starts_of NUMBER COUNT: whether that worker was started so often.
+starts_of() { logged_at_least "$2" "worker $1 (pid [0-9]*) started"; }
+
+# new_pids PIDS: none of these is among the workers.
+new_pids() { for pid in $(living "$master"); do case " $1 " in *" $pid "*) return 1 ;; esac; done; }
+
+# reload_fails REASON: one error line, and the pool still runs the workers that it had.
+reload_fails() {
+  local before failures
+  before=$(living "$master" | sort)
+  failures=$(grep -c "reload failed: .*$1" log || :)
+  signal HUP
+  eventually logged_times $((failures + 1)) "error: reload failed: .*$1.*; the pool keeps its code"
+  eventually has_workers "$(echo "$before" | wc -l)"
+  [ "$before" = "$(living "$master" | sort)" ]
+}
+
+# mask NAME FILE: that line of a status file of /proc, as a number.
+mask() { echo "$((16#$(sed -n "s/^$1:.//p" "$2")))"; }
+
 # signal SIGNAL: to the master.
 signal() { kill -s "$1" "$master"; }
 

@@ -1,21 +1,14 @@
 #!/usr/bin/env bats
-# Races made wide: steps in every order, and many reloads in a row.
+# Races made wide: steps in every order (room.cpp), and many reloads in a row.
 
 load helper
 
 @test "never more workers are let go than there is room, whatever the order of the steps" {
-  room "${ROLLS:-5000}"
+  "$BIN/room" "${ROLLS:-5000}"
 }
 
 @test "a request that comes while a worker takes room is not lost" {
-  room "${ROLLS:-5000}" signals
-}
-
-# room ARGUMENT ...: rolls at full speed, see room.cpp.
-room() {
-  "$CXX" -std=c++20 -O2 -fno-exceptions -fno-rtti -c -o room.o "$BATS_TEST_DIRNAME/room.cpp"
-  "$CC" $LDFLAGS -pthread -o room room.o
-  ./room "$@"
+  "$BIN/room" "${ROLLS:-5000}" signals
 }
 
 @test "a hundred quick reloads of a pool of one wait for no clock" {

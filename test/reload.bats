@@ -3,19 +3,6 @@
 
 load helper
 
-new_pids() { for pid in $(living "$master"); do case " $1 " in *" $pid "*) return 1 ;; esac; done; }
-
-# reload_fails REASON: one error line, and the pool still runs the workers that it had.
-reload_fails() {
-  local before failures
-  before=$(living "$master" | sort)
-  failures=$(grep -c "reload failed: .*$1" log || :)
-  signal HUP
-  eventually logged_times $((failures + 1)) "error: reload failed: .*$1.*; the pool keeps its code"
-  eventually has_workers "$(echo "$before" | wc -l)"
-  [ "$before" = "$(living "$master" | sort)" ]
-}
-
 @test "a reload replaces every worker, and an extra one tries the code first" {
   start_one -n 2
   eventually runs 1 2
@@ -40,30 +27,6 @@ reload_fails() {
   signal HUP
   eventually new_pids "$before"
   eventually has_workers 1024
-}
-
-@test "a command is reloaded, too" {
-  run_forkd -w 0.3 -n 2 sh -c 'echo "number $FORKD_WORKER"; exec sleep 1000'
-  eventually printed_lines 2
-  before=$(living "$master" | tr '\n' ' ')
-  signal HUP
-  eventually logged "reload succeeded"
-  eventually new_pids "$before"
-  eventually has_workers 2
-  printed "number 1024"
-}
-
-@test "a command that fails leaves the pool as it is" {
-  printf '#!/bin/sh\nexec sleep 1000\n' >job
-  chmod +x job
-  run_forkd -n 2 ./job
-  eventually has_workers 2
-  printf '#!/bin/sh\nexit 5\n' >next
-  chmod +x next
-  mv next job
-  reload_fails "worker 1024 .* exited with status 5 after .* before it was healthy"
-  rm job
-  reload_fails "cannot execute './job': No such file or directory"
 }
 
 @test "bad code of every kind leaves the pool as it is, and a later reload works" {

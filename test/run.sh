@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the suite, a few files at a time: most of its tests wait for something. What they run is built
-# once before. Prints what failed and what was skipped, and the numbers of each.
+# once before. Prints what failed and what was skipped, the numbers of each, and the time.
 #
 # usage: test/run.sh [bats]     with JOBS (default 6), and the variables of test/setup_suite.bash
 set -u
@@ -13,6 +13,8 @@ command -v "$bats" >/dev/null || {
 }
 results=$(mktemp -d) || exit 1
 trap 'rm -rf "$results"' EXIT
+echo "$(cat "$here"/*.bats | grep -c '^@test') tests; on two idle cores they take about a minute"
+began=$(date +%s)
 
 # The first run of it builds, for all.
 export BIN="$results/bin"
@@ -23,7 +25,7 @@ mkdir "$BIN"
 # mostly wait, then the others by their size.
 job() {
   # shellcheck disable=SC2045 # no name of these has a space
-  for path in "$here/roll.bats" "$here/restart.bats" "$here/abort.bats" "$here/timeout.bats" \
+  for path in "$here/roll.bats" "$here/failures.bats" "$here/timeout_abort.bats" "$here/timeout.bats" \
     "$here/container.bats" "$here/races.bats" $(ls -S "$here"/*.bats); do
     file=${path##*/}
     [ "$file" = build.bats ] || ! mkdir "$results/$file.taken" 2>/dev/null ||
@@ -38,7 +40,7 @@ done
 # shellcheck disable=SC2086 # a list of pids
 wait $jobs
 
-cat "$results"/*.bats | awk '
+cat "$results"/*.bats | awk -v seconds=$(($(date +%s) - began)) '
   /^ok .*# skip/ { skipped++; print; next }
   /^ok / { passed++; next }
   /^1\.\.[0-9]+$/ { planned += substr($0, 4); next }
@@ -47,6 +49,6 @@ cat "$results"/*.bats | awk '
   END {
     missing = planned - passed - failed - skipped
     if (missing) print missing " tests did not run"
-    printf "%d passed, %d failed, %d skipped\n", passed, failed + missing, skipped
+    printf "%d passed, %d failed, %d skipped in %d s\n", passed, failed + missing, skipped, seconds
     exit failed + missing || !passed
   }'

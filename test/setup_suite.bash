@@ -6,25 +6,70 @@ setup_suite() {
   BIN=${BIN:-$BATS_SUITE_TMPDIR/bin}
   export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++} LDFLAGS=${LDFLAGS:-}
   [ -x "$FORKD" ] || { echo "no $FORKD: run make first" >&2; return 1; }
-  [ ! -e "$BIN/undefined.so" ] || return 0
+  [ ! -e "$BIN/built" ] || return 0
   mkdir -p "$BIN"
-  so workers workers.cpp
-  so worker worker.cpp
-  so one versioned.cpp '-DVERSION="1"'
-  so two versioned.cpp '-DVERSION="2"'
-  so ctor_crash constructor.cpp -DCRASH
-  so ctor_exit constructor.cpp -DEXIT
-  so ctor_hang constructor.cpp -DHANG
-  so ctor_files constructor.cpp -DFILES
-  so ctor_slow constructor.cpp -DSLOW
-  so hang_0 versioned.cpp '-DVERSION="2"' '-DHANGS="0"'
-  so undefined undefined.cpp
+  # All at the same time: compilers are processes like any other.
+  local job jobs=
+  start so workers workers/workers.cpp
+  start so worker examples/worker.cpp
+  start so httpd examples/httpd.cpp
+  start so one workers/versioned.cpp '-DVERSION="1"'
+  start so two workers/versioned.cpp '-DVERSION="2"'
+  start so hang_0 workers/versioned.cpp '-DVERSION="2"' '-DHANGS="0"'
+  start so ctor_crash workers/constructor.cpp -DCRASH
+  start so ctor_exit workers/constructor.cpp -DEXIT
+  start so ctor_hang workers/constructor.cpp -DHANG
+  start so ctor_files workers/constructor.cpp -DFILES
+  start so ctor_slow workers/constructor.cpp -DSLOW
+  start so undefined workers/undefined.cpp
+  start tool client
+  start tool moments
+  start tool notify_sink
+  start tool room -O2
+  start tool second
+  start application with_object "$ROOT/forkd.o"
+  start application with_archive -L"$ROOT" -lforkd
+  start application_in_cxx
+  start throwing_application
+  for job in $jobs; do wait "$job" || return; done
+  touch "$BIN/built"
+}
+start() {
+  "$@" 3>&- &
+  jobs="$jobs $!"
 }
 
 # so NAME SOURCE [FLAG ...]: a shared object, linked as the Makefile links worker.so.
 so() {
   local name=$1 source=$2
   shift 2
-  "$CXX" -I"$ROOT" -O1 -fPIC "$@" -c -o "$BIN/$name.o" "$BATS_TEST_DIRNAME/$source" &&
+  "$CXX" -I"$ROOT" -O1 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
     "$CC" -shared -pthread -o "$BIN/$name.so" "$BIN/$name.o"
+}
+
+# tool NAME [FLAG ...]: a program of test/tools. It needs no C++ library.
+tool() {
+  local name=$1
+  shift
+  "$CXX" -std=c++20 -O1 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o"
+}
+
+# application NAME LINK ...: the application in C, linked with forkd in some way.
+application() {
+  local name=$1
+  shift
+  "$CC" -Wall -Wextra -I"$ROOT" -c -o "$BIN/$name.o" "$ROOT/test/workers/application.c" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o" "$@"
+}
+
+application_in_cxx() {
+  "$CXX" -std=c++20 -fno-exceptions -fno-rtti -I"$ROOT" -c -o "$BIN/in_cxx.o" "$ROOT/test/workers/application.cpp" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/in_cxx" "$BIN/in_cxx.o" -L"$ROOT" -lforkd
+}
+
+# The only one that needs the C++ library, which is not there for musl: its test is skipped then.
+throwing_application() {
+  "$CXX" -std=c++20 -I"$ROOT" -o "$BIN/throws" "$ROOT/test/workers/throws.cpp" "$ROOT/forkd.o" \
+    $LDFLAGS -pthread 2>/dev/null || :
 }

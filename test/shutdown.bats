@@ -40,16 +40,6 @@ load helper
   stops_with 0
 }
 
-@test "a stopped command sees TERM" {
-  run_forkd sleep 1000
-  eventually has_workers 1
-  pid=$(pid_of 0)
-  kill -STOP "$pid"
-  eventually is_state "$pid" T
-  stops_with 0
-  logged "ended by signal 15"
-}
-
 @test "a second TERM kills what is left at once: status 3" {
   run_forkd -g 0 "$W:hangs"
   eventually logged started
@@ -112,14 +102,6 @@ second_term_works() { signal TERM; logged "is killed"; }
   for pid in $pids; do eventually gone_or_zombie "$pid"; done
 }
 
-@test "when the master dies by SIGKILL commands end, too" {
-  run_forkd -n 2 sleep 1000
-  eventually has_workers 2
-  pids=$(living "$master")
-  signal KILL
-  for pid in $pids; do eventually gone_or_zombie "$pid"; done
-}
-
 @test "the terminal's interrupt, which all processes get, is an orderly shutdown" {
   command -v setsid >/dev/null || skip "no setsid"
   setsid "$FORKD" -n 2 "$W:tasks" tally >>out 2>>log 3>&- &
@@ -128,44 +110,6 @@ second_term_works() { signal TERM; logged "is killed"; }
   kill -INT -- "-$master"
   ends_with 0
   [ "$(grep -c begin tally)" -eq "$(grep -c end tally)" ]
-}
-
-@test "what a command has started ends with it" {
-  run_forkd sh -c 'sleep 777 & echo $! >>children; wait'
-  eventually test -s children
-  # It crashes: its successor starts, and what it has left behind gets TERM.
-  kill -KILL "$(pid_of 0)"
-  eventually gone_or_zombie "$(head -n 1 children)"
-  eventually has_lines 2 children
-  stops_with 0
-  eventually gone_or_zombie "$(tail -n 1 children)"
-}
-has_lines() { [ "$(wc -l <"$2")" -ge "$1" ]; }
-
-@test "a command that has to be killed is killed with what it has started" {
-  run_forkd -g 0.5 sh -c 'trap "" TERM; sleep 777 & echo $! >child; while :; do sleep 1; done'
-  eventually test -s child
-  stops_with 3
-  eventually gone_or_zombie "$(cat child)"
-}
-
-@test "a command that has left its process group is killed all the same" {
-  command -v perl >/dev/null || skip "no perl"
-  run_forkd -g 0.5 perl -e '$SIG{TERM} = "IGNORE"; setpgrp(0, getpgrp(getppid())) or die; print "left\n"; $| = 1; print "."; sleep 1 while 1'
-  eventually printed left
-  old=$(pid_of 0)
-  stops_with 3
-  gone_or_zombie "$old"
-}
-
-@test "a command that was asked to end before gets TERM again at the shutdown" {
-  run_forkd -n 2 -g 30 sh -c 'n=0; trap "n=\$((n + 1)); echo term >>terms; [ \$n -lt \$((1 + FORKD_WORKER)) ] || exit 0" TERM
-    echo ready >>ready; while :; do sleep 0.05; done'
-  eventually has_lines 2 ready
-  signal USR2
-  eventually test -s terms
-  stops_with 0
-  [ "$(wc -l <terms)" -eq 3 ]
 }
 
 @test "a worker that cannot be killed is said to be so, and not waited for: status 3" {
@@ -184,7 +128,5 @@ has_lines() { [ "$(wc -l <"$2")" -ge "$1" ]; }
 }
 
 @test "a second signal is one that came 0.1 s after the first, whenever it is looked at" {
-  "$CXX" -std=c++20 -O1 -fno-exceptions -fno-rtti -c -o second.o "$BATS_TEST_DIRNAME/second.cpp"
-  "$CC" $LDFLAGS -pthread -o second second.o
-  ./second
+  "$BIN/second"
 }

@@ -66,15 +66,6 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
   eventually has_workers 3
 }
 
-@test "HUP restarts every worker, each with its number" {
-  run_forkd -n 3 "$W:steady"
-  eventually has_workers 3
-  for number in 0 1 2; do echo "$(pid_of $number)"; done >old
-  signal HUP
-  for number in 0 1 2; do eventually is_replaced $number "$(sed -n "$((number + 1))p" old)"; done
-  eventually has_workers 3
-}
-
 @test "INT, QUIT and TERM each shut the pool down with status 0" {
   for name in INT QUIT TERM; do
     run_forkd -n 2 "$W:steady"

@@ -5,15 +5,8 @@ load helper
 
 bats_require_minimum_version 1.5.0
 
-setup_file() {
-  "$CXX" -I"$ROOT" -O1 -fPIC -c -o "$BATS_FILE_TMPDIR/httpd.o" "$BATS_TEST_DIRNAME/httpd.cpp" &&
-    "$CC" -shared -pthread -o "$BATS_FILE_TMPDIR/httpd.so" "$BATS_FILE_TMPDIR/httpd.o" &&
-    "$CXX" -O1 -c -o "$BATS_FILE_TMPDIR/client.o" "$BATS_TEST_DIRNAME/client.cpp" &&
-    "$CC" -pthread -o "$BATS_FILE_TMPDIR/client" "$BATS_FILE_TMPDIR/client.o"
-}
-
-HTTPD=$BATS_FILE_TMPDIR/httpd.so
-CLIENT=$BATS_FILE_TMPDIR/client
+HTTPD=$BIN/httpd.so
+CLIENT=$BIN/client
 
 free_port() { "$CLIENT" -; }
 
@@ -331,7 +324,7 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
 @test "a worker in Python takes its sockets, and answers during a reload" {
   command -v python3 >/dev/null || skip "no python3"
   port=$(free_port)
-  run_forkd -b "127.0.0.1:$port" -b ./one -- python3 "$BATS_TEST_DIRNAME/listen.py"
+  run_forkd -b "127.0.0.1:$port" -b ./one -- python3 "$ROOT/test/workers/listen.py"
   eventually answers "127.0.0.1:$port"
   answers ./one -v
   grep -q python answer

@@ -113,19 +113,3 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
   wait "$background"
   logged_times 1 started
 }
-
-@test "with -t the master wakes up no more than four times a timeout" {
-  command -v strace >/dev/null || skip "no strace"
-  run_forkd -t 0.5 -n 5 "$W:steady"
-  eventually has_workers 5
-  strace -p "$master" -e trace=poll,ppoll,restart_syscall -o trace 3>&- &
-  tracer=$!
-  eventually test -s trace
-  background sleep 3
-  wait "$background"
-  kill -INT "$tracer"
-  wait "$tracer" || :
-  cat trace
-  [ "$(grep -c '(' trace)" -ge 12 ]
-  [ "$(grep -c '(' trace)" -le 30 ]
-}

@@ -2,7 +2,7 @@
 # Runs what the machine has of the linters, says what it skipped, and fails when one complains.
 
 status=0
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$0")/../.." || exit 1
 
 # lint TOOL DESCRIPTION COMMAND ...: the command, if there is that tool.
 lint() {
@@ -21,7 +21,7 @@ lint() {
 make forkd.h >/dev/null || exit 1
 
 lint mandoc "manual pages" mandoc -T lint -W warning man/forkd.1 man/forkd.3
-lint shellcheck "scripts" shellcheck test/*.sh .ci/run
+lint shellcheck "scripts" shellcheck test/*.sh test/*/*.sh .ci/run
 # Bats runs each test in a subshell and sets variables that shellcheck does not know (2030, 2031,
 # 2034, 2154); that a list of pids is split into words is meant (2046, 2086, 2206, 2207); "!" (2314) stands only
 # where it is the last command, or where what it negates may not fail.

@@ -6,10 +6,10 @@
 #   glibc   forkd, worker.so, the loader, libc
 #   static  forkd and a command worker: a static program loads no shared objects
 #
-# usage: test/image.sh [folder]     (default: build); with CC, CXX and CXXFLAGS as in Makefile
+# usage: test/tools/image.sh [folder]     (default: build); with CC, CXX and CXXFLAGS as in Makefile
 set -eu
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 images=${1:-build}
 CC=${CC:-cc} CXX=${CXX:-c++} CXXFLAGS=${CXXFLAGS:--O2}
 export CC CXX CXXFLAGS
@@ -25,9 +25,9 @@ compile() {
   flags=$1
   shift
   rm -rf "$objects"
-  mkdir -p "$objects/test"
+  mkdir -p "$objects/test/examples"
   cp Makefile forkd.cpp "$objects"
-  cp test/worker.cpp "$objects/test"
+  cp test/examples/worker.cpp "$objects/test/examples"
   (cd "$objects" && "$make" CC="$CC" CXX="$CXX" LDFLAGS="-s $flags" "$@") >/dev/null
 }
 
@@ -80,5 +80,5 @@ show musl
 
 compile -static forkd
 fill static
-"$CC" -O2 -static -s -o "$images/static/ping" test/ping.c
+"$CC" -O2 -static -s -o "$images/static/ping" test/workers/ping.c
 show static

@@ -3,18 +3,8 @@
 
 load helper
 
-setup_file() {
-  cd "$BATS_FILE_TMPDIR" || return
-  # shellcheck disable=SC2086 # flags are several words
-  "$CC" -Wall -Wextra -I"$ROOT" -c "$BATS_TEST_DIRNAME/application.c" &&
-    "$CXX" -std=c++20 -fno-exceptions -fno-rtti -I"$ROOT" -c -o cxx.o "$BATS_TEST_DIRNAME/application.cpp" &&
-    "$CC" $LDFLAGS -pthread -o with_object application.o "$ROOT/forkd.o" &&
-    "$CC" $LDFLAGS -pthread -o with_archive application.o -L"$ROOT" -lforkd &&
-    "$CC" $LDFLAGS -pthread -o in_cxx cxx.o -L"$ROOT" -lforkd
-}
-
 run_application() {
-  "$BATS_FILE_TMPDIR/$application" "$@" >>out 2>>log 3>&- &
+  "$BIN/$application" "$@" >>out 2>>log 3>&- &
   master=$!
 }
 application=with_archive
@@ -40,7 +30,7 @@ application=with_archive
 @test "an application needs the C library alone" {
   command -v ldd >/dev/null || skip "no ldd"
   [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
-  run ldd "$BATS_FILE_TMPDIR/with_archive"
+  run ldd "$BIN/with_archive"
   ! echo "$output" | grep -v -E 'libc\.|ld-|linux-vdso|ld-musl'
 }
 
@@ -84,7 +74,7 @@ application=with_archive
 }
 
 @test "bad options, bad arguments and a null function are EINVAL, and nothing is started" {
-  run "$BATS_FILE_TMPDIR/with_archive" errors
+  run "$BIN/with_archive" errors
   [ "$output" = "$(printf 'buffered\nall refused')" ]
 }
 
@@ -191,18 +181,17 @@ application=with_archive
 }
 
 @test "a worker function runs alone, without forkd" {
-  run "$BATS_FILE_TMPDIR/with_archive" alone
+  run "$BIN/with_archive" alone
   [ "${lines[1]}" = "5 tasks, number -1, stop 1" ]
 }
 
 @test "an exception, or pthread_exit, in a worker runs nothing of the caller's main" {
   case $LDFLAGS in *thread*) skip "a thread of the thread sanitizer outlives pthread_exit" ;; esac
-  "$CXX" -std=c++20 -I"$ROOT" -o throws "$BATS_TEST_DIRNAME/throws.cpp" "$ROOT/forkd.o" $LDFLAGS -pthread 2>build ||
-    skip "no C++ library for $CXX"
+  [ -x "$BIN/throws" ] || skip "no C++ library for $CXX"
   for way in throw exit; do
     : >log
     : >out
-    ./throws $way >>out 2>>log 3>&- &
+    "$BIN/throws" $way >>out 2>>log 3>&- &
     master=$!
     eventually logged_at_least 2 "worker 0 (pid [0-9]*) started"
     stops_with 0
@@ -214,7 +203,7 @@ application=with_archive
 
 @test "a worker that exits does not move the offset of the application's standard input" {
   seq 5000 >numbers
-  "$BATS_FILE_TMPDIR/with_archive" reads >>out 2>>log 3>&- <numbers &
+  "$BIN/with_archive" reads >>out 2>>log 3>&- <numbers &
   master=$!
   eventually logged_at_least 4 "exited with status 0"
   stops_with 0

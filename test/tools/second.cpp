@@ -1,6 +1,6 @@
 // Whether an INT, QUIT or TERM is a second one: forkd.cpp's own handler, without its loop.
 #define main forkd_main
-#include "../forkd.cpp"
+#include "../../forkd.cpp"
 #undef main
 
 static void pause_ms(long ms) {

@@ -6,12 +6,12 @@
 # dispositions, its system calls, its limits; and what counts the tenths of a second that a worker
 # lives, which an emulator needs to start.
 #
-# usage: test/arm.sh [bats]     the program that runs the tests
+# usage: test/tools/arm.sh [bats]     the program that runs the tests
 set -eu
 
 bats=${1:-bats}
 target=aarch64-linux-gnu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 CC=$target-gcc CXX=$target-g++
 qemu=$(command -v qemu-aarch64 || command -v qemu-aarch64-static || :)
@@ -49,15 +49,15 @@ not_here() {
   skip \"not under an emulator\"" "test/$1.bats" >edited
   mv edited "test/$1.bats"
 }
-not_here worker 'a worker starts with the signal mask and the dispositions'
-not_here worker 'a command starts with the signal dispositions'
-not_here worker 'function workers are called forkd'
+not_here workers 'a worker starts with the signal mask and the dispositions'
+not_here commands 'a command starts with the signal dispositions'
+not_here workers 'function workers are called forkd'
 # It runs what it has built itself.
 not_here shutdown 'a second signal is one that came'
 # Hundreds of emulators are too much to ask for.
-not_here worker 'hundreds of workers'
+not_here workers 'hundreds of workers'
 not_here signals 'USR1 adds no worker beyond the 1024th'
 not_here reload 'a reload works for a pool of 1024'
 
-FORKD=$build/forkd-arm CC=$CC CXX=$CXX "$bats" -T test/cli.bats test/worker.bats \
+FORKD=$build/forkd-arm CC=$CC CXX=$CXX "$bats" -T test/command_line.bats test/workers.bats test/commands.bats \
   test/signals.bats test/reload.bats test/shutdown.bats

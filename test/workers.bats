@@ -52,9 +52,6 @@ load helper
   eventually logged "worker 0 (pid [0-9]*) exited with status 7"
 }
 
-# mask NAME FILE: that line of a status file of /proc, as a number.
-mask() { echo "$((16#$(sed -n "s/^$1:.//p" "$2")))"; }
-
 @test "a worker starts with the signal mask and the dispositions forkd was started with" {
   # HUP, INT, QUIT and TERM are caught, and USR1 and USR2 ignored; all else is as it was.
   caught=$((0x4007)) ignored=$((0xa00))
@@ -165,37 +162,6 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
 @test "forkd_run within a worker is refused" {
   run_forkd "$W:nested"
   eventually printed '^nested -1 EINVAL$'
-}
-
-@test "a command worker is found along PATH and gets its arguments" {
-  mkdir bin
-  printf '#!/bin/sh\necho "command $* number $FORKD_WORKER"\nexec sleep 100\n' >bin/some-command
-  chmod +x bin/some-command
-  PATH=$PWD/bin:$PATH run_forkd -n 2 -- some-command a "b c"
-  eventually printed '^command a b c number 0$'
-  eventually printed '^command a b c number 1$'
-  stops_with 0
-}
-
-@test "a command starts with the signal dispositions forkd was started with" {
-  (
-    trap '' USR1 ALRM
-    cat /proc/self/status >before
-    exec "$FORKD" sh -c 'cat /proc/self/status; exec sleep 1000' >out 2>>log 3>&-
-  ) &
-  eventually printed SigCgt
-  [ "$(mask SigBlk out)" -eq 0 ]
-  [ "$(mask SigIgn out)" -eq "$(mask SigIgn before)" ]
-  [ "$(mask SigCgt out)" -eq 0 ]
-}
-
-@test "a command has none of the master's descriptors" {
-  run_forkd sh -c 'ls /proc/self/fd >fds; echo listed; exec sleep 100' 4>&- 5>&- 6>&-
-  eventually printed listed
-  for fd in $(cat fds); do
-    # 3 is the folder that ls reads; and what was open where forkd was started may be there.
-    [ "$fd" -le 3 ] || [ -e "/proc/$$/fd/$fd" ] || { echo "descriptor $fd"; return 1; }
-  done
 }
 
 @test "getopt works in a worker as in a fresh main" {

@@ -5,15 +5,10 @@ load helper
 
 bats_require_minimum_version 1.5.0
 
-setup_file() {
-  "$CXX" -O1 -c -o "$BATS_FILE_TMPDIR/notified.o" "$BATS_TEST_DIRNAME/notified.cpp" &&
-    "$CC" -o "$BATS_FILE_TMPDIR/notified" "$BATS_FILE_TMPDIR/notified.o"
-}
-
 # manager [ADDRESS]: starts a service manager, which writes what it hears to the file heard.
 manager() {
   export NOTIFY_SOCKET=${1:-$PWD/notify}
-  background "$BATS_FILE_TMPDIR/notified" "$NOTIFY_SOCKET" >>heard
+  background "$BIN/notify_sink" "$NOTIFY_SOCKET" >>heard
   manager=$background
   eventually heard listening
 }
@@ -133,7 +128,7 @@ deploy() {
   kill -STOP "$manager"
   eventually is_state "$manager" T
   # More messages than a queue holds; what they say changes each time.
-  "$BATS_FILE_TMPDIR/notified" "$NOTIFY_SOCKET" fill
+  "$BIN/notify_sink" "$NOTIFY_SOCKET" fill
   run_forkd "$W:steady"
   eventually logged started
   signal HUP

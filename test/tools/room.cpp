@@ -31,7 +31,7 @@ static bool give_way() {
 #define __atomic_compare_exchange(...) (give_way() && __atomic_compare_exchange(__VA_ARGS__))
 #define __atomic_store(...) (give_way(), __atomic_store(__VA_ARGS__))
 #define main forkd_main
-#include "../forkd.cpp"
+#include "../../forkd.cpp"
 #undef main
 
 static constexpr int target = 6;

@@ -39,14 +39,6 @@ no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /
   logged_times 1 started
 }
 
-@test "as PID 1 it reaps orphans, silently" {
-  run_as_init "$W:leaves_orphans"
-  kill -TERM "$(living "$master" | head -n 1)"
-  eventually printed_times 3 'orphan of 1$' 
-  eventually no_zombies
-  never logged "pid [345])"
-}
-
 @test "as PID 1 it lets what the workers left behind end in an orderly way" {
   run_as_init "$W:leaves_orderly_orphan"
   eventually printed "^orderly [0-9]"
@@ -104,31 +96,6 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   eventually no_zombies
   [ "$(children "$master" | wc -l)" -eq 1 ]
   never logged "exited"
-}
-
-@test "idle, the master makes no system call" {
-  command -v strace >/dev/null || skip "no strace"
-  run_forkd -n 3 "$W:steady"
-  eventually has_workers 3
-  # An attached strace shows the call it is waiting in, and nothing after it.
-  strace -p "$master" -o trace 3>&- &
-  tracer=$!
-  eventually test -s trace
-  sleep 1.5 # nothing is waited for here: this is the time in which nothing must happen
-  kill -INT "$tracer"
-  wait "$tracer" || :
-  cat trace
-  [ "$(grep -c '(' trace)" -eq 1 ]
-  grep -q -E 'poll\(|restart_syscall\(' trace
-}
-
-@test "the clock that counts is monotonic" {
-  command -v nm >/dev/null || skip "no nm"
-  # The program asks for the time in one way, and never for the wall clock's.
-  nm -u "$ROOT/forkd.o" >needed
-  grep -q -w clock_gettime needed
-  never grep -w -E 'time|gettimeofday|timespec_get' needed
-  never grep CLOCK_REALTIME "$ROOT/forkd.cpp"
 }
 
 @test "in a PID namespace that its workers would not share, it says so" {

@@ -4,7 +4,7 @@
 # a folder of its own, prints a table, and judges nothing by its exit status.
 
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 : "${CC:=cc}" "${CFLAGS:=-O2}"
 seconds=${BENCH_SECONDS:-35} # for pools of 100; those of 1000 get as much
 peer_seconds=6               # for each peer, but one round at least
@@ -27,15 +27,15 @@ build() {
 }
 cd "$work"
 cp "$root/forkd" forkd
-sources=$root/test
+sources=$root/test/bench
 build bench "$sources/bench.c"
-build bare "$sources/barefork.c" "$sources/benchworker.c" -DALONE
-build application "$sources/benchworker.c" -DAPPLICATION "$root/forkd.o" -pthread
-build worker.so "$sources/benchworker.c" -fPIC -shared
-build reloadbench "$sources/reloadbench.c" -pthread
+build bare "$sources/barefork.c" "$sources/worker.c" -DALONE
+build application "$sources/worker.c" -DAPPLICATION "$root/forkd.o" -pthread
+build worker.so "$sources/worker.c" -fPIC -shared
+build reloadbench "$sources/reload.c" -pthread
 static=
-build bare_static "$sources/barefork.c" "$sources/benchworker.c" -DALONE -static 2>/dev/null &&
-  build application_static "$sources/benchworker.c" -DAPPLICATION "$root/forkd.o" -pthread \
+build bare_static "$sources/barefork.c" "$sources/worker.c" -DALONE -static 2>/dev/null &&
+  build application_static "$sources/worker.c" -DAPPLICATION "$root/forkd.o" -pthread \
     -static 2>/dev/null && static=yes
 [ "$static" ] || say "no static libc: the rows of static programs are left out"
 strip -o stripped forkd 2>/dev/null || cp forkd stripped
@@ -73,7 +73,7 @@ stderr_logfile=NONE
 END
 }
 
-# What stamp() of benchworker.c does.
+# What stamp() of worker.c does.
 write_gunicorn() {
   cat >gunicorn.conf.py <<END
 import os, struct, time

@@ -1,0 +1,62 @@
+#!/usr/bin/env bats
+# Code that cannot be loaded, or does harm while it is: at the start of the pool.
+
+load helper
+
+@test "a file that is missing ends the master with 1 and its path, and nothing is started" {
+  run_forkd ./nowhere.so:run
+  ends_with 1
+  logged "critical: cannot load ./nowhere.so:run: No such file or directory"
+  logged_times 0 started
+}
+
+@test "a folder or a FIFO in the place of the file ends the master with 1" {
+  mkdir folder
+  mkfifo fifo
+  for path in folder fifo; do
+    run_forkd ./$path:run
+    ends_with 1
+    logged "cannot load ./$path:run: not a regular file"
+  done
+}
+
+@test "a file that is no shared object ends the master with 1 and the loader's message" {
+  echo junk >junk.so
+  run_forkd -n 3 ./junk.so:run
+  ends_with 1
+  logged "critical: .*cannot load ./junk.so:run: "
+  logged_times 1 "cannot load"
+}
+
+@test "an undefined symbol in the file is found when it is loaded, not when it is called" {
+  run_forkd "$BIN/undefined.so:steady"
+  ends_with 1
+  logged "a_symbol_that_nobody_has"
+}
+
+@test "a function that is missing ends the master with 1 and its name" {
+  run_forkd "$W:no_such_function"
+  ends_with 1
+  logged "cannot load $W:no_such_function: .*no_such_function"
+}
+
+@test "a function that is missing, or not exported, says what it needs" {
+  run_forkd "$W:not_there"
+  ends_with 1
+  logged "critical: .*no function 'not_there' is exported (in C++ it needs extern \"C\")"
+}
+
+@test "a constructor that crashes takes no master down: it gives up" {
+  run_forkd "$BIN/ctor_crash.so:steady"
+  ends_with 1
+  logged "giving up"
+}
+
+@test "of a thousand workers that cannot start, the first ones end it" {
+  for worker in ./nowhere/job "$BIN/undefined.so:steady"; do
+    run_forkd -n 1024 "$worker"
+    ends_with 1
+    [ "$(grep -c 'started$' log)" -lt 1024 ]
+    rm log
+  done
+}
