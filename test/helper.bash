@@ -1,7 +1,7 @@
 # Helpers of the tests. Nothing here sleeps in the hope that something has happened meanwhile: a
 # condition is polled with a deadline, and what was seen is shown when that has passed.
 
-deadline_seconds=20
+deadline_seconds=60
 
 setup() {
   cd "$BATS_TEST_TMPDIR" || return

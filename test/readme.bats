@@ -30,8 +30,42 @@ run_line() {
 }
 
 @test "every block of the README is one that a test here knows" {
-  [ "$(grep -c '^```[a-zA-Z]' "$ROOT/README")" -eq 13 ]
-  [ "$(grep -c '^```sh$' "$ROOT/README")" -eq 8 ]
+  [ "$(grep -c '^```[a-zA-Z]' "$ROOT/README")" -eq 11 ]
+  [ "$(grep -c '^```sh$' "$ROOT/README")" -eq 7 ]
+}
+
+# What differs from run to run: pids and times.
+alike() { sed -e 's/forkd\[[0-9]*\]/forkd[PID]/' -e 's/pid [0-9]*/pid PID/' -e 's/after [0-9.]* s/after TIME s/'; }
+
+# prints COMMAND EXPECTED: that command of the transcript prints what the README says.
+prints() { [ "$(sh -c "$1" | alike)" = "$2" ]; }
+
+@test "the transcript at the top is what a run prints" {
+  printf '#include <unistd.h>\nint run(void) { usleep(500000); return 1; }\n' >broken.c
+  cc -shared -fPIC -o broken.so broken.c
+  rm worker.so
+  cp "$ROOT/worker.so" worker.so
+  cp worker.so mended.so
+  block transcript 1 | alike >transcript
+  [ "$(grep -c '^\$ ' transcript)" -eq 5 ]
+  run_line "$(sed -n '1s/^\$ \(.*\) >.*/\1/p' transcript)"
+  eventually logged "worker 1 .*started"
+  line=1
+  while [ $((line += 1)) -le "$(wc -l <transcript)" ]; do
+    command=$(sed -n "${line}s/^\\$ //p" transcript)
+    # What it prints, up to the next command.
+    expected=$(sed "1,${line}d; /^\\$/,\$d" transcript)
+    case $command in
+      "mv "*) sh -c "${command//\$!/$master}" ;;
+      "grep "*)
+        eventually prints "$command" "$expected"
+        line=$((line + $(echo "$expected" | wc -l)))
+        ;;
+      *) echo "unknown: $command"; return 1 ;;
+    esac
+  done
+  logged "reload complete"
+  stops_with 0
 }
 
 @test "the first command builds and runs" {
@@ -66,7 +100,7 @@ run_line() {
   stops_with 0
 }
 
-@test "the application in C++ runs" {
+@test "the application runs" {
   block cpp 2 >app.cpp
   sh -e -c "$(block sh 7 | sed '$d')"
   run_line "$(block sh 7 | tail -n 1)"
@@ -74,27 +108,117 @@ run_line() {
   stops_with 0
 }
 
-@test "the application in C runs" {
-  block c 1 >app.c
-  sh -e -c "$(block sh 8 | sed '$d')"
-  run_line "$(block sh 8 | tail -n 1)"
-  eventually printed_times 2 "^ping$"
-  stops_with 0
+# The README's Dockerfile, step by step: a folder for each stage, and musl-gcc as Alpine's compiler.
+
+# words LIST: those of a JSON array, a line each.
+words() { echo "$1" | sed -e 's/^[^[]*\["//' -e 's/"\][^]]*$//' -e 's/", *"/\n/g'; }
+
+# ignored NAME: whether .dockerignore has it.
+ignored() {
+  local pattern
+  while read -r pattern; do
+    # shellcheck disable=SC2254 # it is a pattern
+    case $1 in $pattern) return ;; esac
+  done < <(grep -v '^#' "$ROOT/.dockerignore")
+  return 1
 }
 
-@test "the manifest is valid YAML" {
+# copy SOURCE ... TARGET: the instruction COPY.
+copy() {
+  local from=$ROOT source file target=$stage${*: -1}
+  if [[ $1 == --from=* ]]; then
+    from=$PWD/${1#--from=}
+    shift
+  fi
+  mkdir -p "$target"
+  for source in "${@:1:$#-1}"; do
+    [ "$source" != . ] || source='*'
+    for file in "$from"/$source; do
+      { [ "$from" = "$ROOT" ] && ignored "${file##*/}"; } || cp -RL "$file" "$target" || return
+    done
+  done
+}
+
+# build_image: makes the folder image, and sets entrypoint and cmd.
+build_image() {
+  local instruction rest stage pattern workdir=/
+  printf '#!/bin/sh\n' >bin/apk
+  chmod +x bin/apk
+  block Dockerfile 1 >Dockerfile
+  while read -r instruction rest; do
+    case $instruction in
+      FROM)
+        stage=$PWD/image
+        [ "$rest" = scratch ] || stage=$PWD/${rest##* }
+        mkdir -p "$stage/lib"
+        [ "$rest" = scratch ] || cp -L /lib/ld-musl-*.so.1 "$stage/lib"
+        ;;
+      WORKDIR) workdir=$rest ;;
+      RUN) (cd "$stage$workdir" && env -u MAKEFLAGS -u MAKELEVEL -u LDFLAGS CC=musl-gcc CXX=musl-gcc sh -e -c "$rest" >&2) || return ;;
+      COPY)
+        set -f
+        # shellcheck disable=SC2086 # words, not expanded yet
+        set -- $rest
+        set +f
+        copy "$@" || return
+        ;;
+      ENTRYPOINT) entrypoint=$(words "$rest") ;;
+      CMD) cmd=$(words "$rest") ;;
+      STOPSIGNAL) [ "$rest" = SIGTERM ] ;;
+      '') ;;
+      *) echo "unknown: $instruction" && return 1 ;;
+    esac || return
+  done <Dockerfile
+}
+
+# run_container ARGUMENT ...: the image with the arguments in the place of CMD; $container is forkd.
+run_container() {
+  background unshare --pid --fork --kill-child chroot image $entrypoint "$@" >>out 2>>log
+  namespace=$background
+  eventually has_child "$namespace"
+  container=$(children "$namespace")
+}
+has_child() { [ -n "$(children "$1")" ]; }
+container_ends_with() {
+  eventually gone_or_zombie "$namespace"
+  local status=0
+  wait "$namespace" || status=$?
+  [ "$status" -eq "$1" ]
+}
+
+@test "the image of the Dockerfile runs, alone and as the manifest for Kubernetes says" {
+  command -v musl-gcc >/dev/null || skip "no musl-gcc"
+  [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
+  unshare --pid --fork chroot / true 2>/dev/null || skip "cannot make a PID namespace here"
+  build_image
+  [ "$(cd image && find . -type f | sort | tr '\n' ' ')" = "./forkd ./httpd.so ./lib/ld-musl-$(uname -m).so.1 ./worker.so " ]
+
+  run_container $cmd
+  eventually printed "^ping$"
+  kill -TERM "$container"
+  container_ends_with 0
+
+  # A port that is free here in the place of 8080.
+  port=$("$BIN/client" -)
+  args=$(words "$(grep 'args:' "$ROOT/man/forkd.1")" | sed "s/8080/$port/")
+  grep -q 'containerPort: 8080' "$ROOT/man/forkd.1"
+  rm log
+  run_container $args
+  eventually "$BIN/client" "127.0.0.1:$port" >answer
+  kill -HUP "$container"
+  eventually logged "reload complete"
+  eventually "$BIN/client" "127.0.0.1:$port" >answer
+  kill -TERM "$container"
+  container_ends_with 0
+}
+
+@test "the manifest for Kubernetes gives the pool time to end" {
+  grep -A99 '^apiVersion' "$ROOT/man/forkd.1" | sed '/^\.Ed/,$d' >manifest
+  grace=$(sed -n 's/.*"-g", "\([0-9]*\)".*/\1/p' manifest)
+  pause=$(sed -n 's/.*sleep: {seconds: \([0-9]*\)}.*/\1/p' manifest)
+  [ "$(sed -n 's/.*terminationGracePeriodSeconds: //p' manifest)" -eq $((pause + grace + 2)) ]
   command -v python3 >/dev/null && python3 -c 'import yaml' 2>/dev/null || skip "no YAML parser"
-  block yaml 1 | python3 -c '
-import sys, yaml
-pod = yaml.safe_load(sys.stdin)["spec"]["template"]["spec"]
-grace = int(pod["containers"][0]["args"][3])
-assert grace < pod["terminationGracePeriodSeconds"]'
-}
-
-@test "the container's files are those that make image builds" {
-  grep -q '^FROM scratch$' "$ROOT/README"
-  for file in ld-musl forkd worker.so; do block Dockerfile 1 | grep -q "COPY.*$file"; done
-  block Dockerfile 1 | grep -q '^STOPSIGNAL SIGTERM$'
+  python3 -c 'import sys, yaml; yaml.safe_load(sys.stdin)' <manifest
 }
 
 @test "the table of signals names each signal that the manual has" {
