@@ -1,6 +1,11 @@
 # forkd: make, make test, make lint, make install; see README. For GNU make and bmake.
 
-PREFIX   = /usr/local
+PREFIX     = /usr/local
+BINDIR     = $(PREFIX)/bin
+LIBDIR     = $(PREFIX)/lib
+INCLUDEDIR = $(PREFIX)/include
+MANDIR     = $(PREFIX)/share/man
+
 CFLAGS   ?= -O2
 CXXFLAGS ?= -O2
 BATS     = bats
@@ -8,6 +13,9 @@ BATS     = bats
 # What the code needs, apart from the flags that are the user's.
 NEEDS = -std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -fno-exceptions -fno-rtti
 PAGES = forkd_run forkd_yield forkd_stop_fd forkd_worker_number
+
+# Changes when compilers or flags do: what another compiler has made is built anew.
+STAMP = build/flags
 
 all: forkd forkd.h libforkd.a worker.so httpd.so
 
@@ -18,7 +26,7 @@ forkd: forkd.o
 
 # -fno-plt: nothing is left to be bound at its first call, in each worker anew. Without unwind tables
 # an exception that leaves a worker ends at std::terminate, and not in the main that called forkd_run.
-forkd.o: forkd.cpp
+forkd.o: forkd.cpp $(STAMP)
 	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden -fno-plt -fno-asynchronous-unwind-tables \
 	    -fno-unwind-tables $(CXXFLAGS) -c -o $@ forkd.cpp
 
@@ -29,13 +37,20 @@ libforkd.a: forkd.o
 	rm -f $@
 	$(AR) rcs $@ forkd.o
 
-worker.so: test/examples/worker.cpp forkd.h
+worker.so: test/examples/worker.cpp forkd.h $(STAMP)
 	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o worker.o test/examples/worker.cpp
 	$(CC) -shared -o $@ worker.o $(LDFLAGS) $(LDLIBS)
 
-httpd.so: test/examples/httpd.cpp forkd.h
+httpd.so: test/examples/httpd.cpp forkd.h $(STAMP)
 	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o httpd.o test/examples/httpd.cpp
 	$(CC) -shared -o $@ httpd.o $(LDFLAGS) $(LDLIBS)
+
+$(STAMP): always
+	@mkdir -p build
+	@echo '$(CC) $(CXX) $(CPPFLAGS) $(CXXFLAGS) $(LDFLAGS) $(LDLIBS)' | cmp -s - $@ || \
+	    echo '$(CC) $(CXX) $(CPPFLAGS) $(CXXFLAGS) $(LDFLAGS) $(LDLIBS)' >$@
+
+always:
 
 test: all
 	@CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' sh test/run.sh '$(BATS)'
@@ -64,23 +79,26 @@ lint:
 	sh test/tools/lint.sh
 
 install: all
-	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib \
-	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3
-	install -m 755 forkd $(DESTDIR)$(PREFIX)/bin/forkd
-	install -m 644 forkd.h $(DESTDIR)$(PREFIX)/include/forkd.h
-	install -m 644 libforkd.a $(DESTDIR)$(PREFIX)/lib/libforkd.a
-	install -m 644 man/forkd.1 $(DESTDIR)$(PREFIX)/share/man/man1/forkd.1
-	install -m 644 man/forkd.3 $(DESTDIR)$(PREFIX)/share/man/man3/forkd.3
+	mkdir -p "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" \
+	    "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man3"
+	install -m 755 forkd "$(DESTDIR)$(BINDIR)"
+	install -m 644 forkd.h "$(DESTDIR)$(INCLUDEDIR)"
+	install -m 644 libforkd.a "$(DESTDIR)$(LIBDIR)"
+	install -m 644 man/forkd.1 "$(DESTDIR)$(MANDIR)/man1"
+	install -m 644 man/forkd.3 "$(DESTDIR)$(MANDIR)/man3"
 	for page in $(PAGES); do \
-	    ln -sf forkd.3 $(DESTDIR)$(PREFIX)/share/man/man3/$$page.3 || exit 1; done
+	    ln -sf forkd.3 "$(DESTDIR)$(MANDIR)/man3/$$page.3" || exit 1; done
+	printf '%s\n' 'Name: forkd' 'Description: pre-forking process manager' \
+	    "Version: `sed -n 's/.* version = "\(.*\)";/\1/p' forkd.cpp`" 'Cflags: -I$(INCLUDEDIR)' \
+	    'Libs: -L$(LIBDIR) -lforkd -pthread' >"$(DESTDIR)$(LIBDIR)/pkgconfig/forkd.pc"
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/forkd $(DESTDIR)$(PREFIX)/include/forkd.h \
-	    $(DESTDIR)$(PREFIX)/lib/libforkd.a $(DESTDIR)$(PREFIX)/share/man/man1/forkd.1 \
-	    $(DESTDIR)$(PREFIX)/share/man/man3/forkd.3
-	for page in $(PAGES); do rm -f $(DESTDIR)$(PREFIX)/share/man/man3/$$page.3 || exit 1; done
+	rm -f "$(DESTDIR)$(BINDIR)/forkd" "$(DESTDIR)$(INCLUDEDIR)/forkd.h" \
+	    "$(DESTDIR)$(LIBDIR)/libforkd.a" "$(DESTDIR)$(LIBDIR)/pkgconfig/forkd.pc" \
+	    "$(DESTDIR)$(MANDIR)/man1/forkd.1" "$(DESTDIR)$(MANDIR)/man3/forkd.3"
+	for page in $(PAGES); do rm -f "$(DESTDIR)$(MANDIR)/man3/$$page.3" || exit 1; done
 
 clean:
 	rm -rf forkd forkd.h forkd.o libforkd.a worker.o worker.so httpd.o httpd.so build
 
-.PHONY: all test soak bench image arm lint install uninstall clean
+.PHONY: all always test soak bench image arm lint install uninstall clean

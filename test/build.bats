@@ -6,9 +6,13 @@ load helper
 # A copy of the sources, as a fresh clone has them.
 setup() {
   cd "$BATS_TEST_TMPDIR" || return
+  W=$BIN/workers.so
   cp -R "$ROOT/forkd.cpp" "$ROOT/Makefile" "$ROOT/test" "$ROOT/man" "$ROOT/README" .
 }
-make_here() { env -u MAKEFLAGS -u MAKELEVEL -u CXXFLAGS -u LDFLAGS "${MAKE:-make}" "$@" >make.log 2>&1 || { cat make.log; return 1; }; }
+# Without optimization, unless it is asked for: it takes three times as long.
+make_here() {
+  env -u MAKEFLAGS -u MAKELEVEL -u LDFLAGS CXXFLAGS=-O0 "${MAKE:-make}" "$@" >make.log 2>&1 || { cat make.log; return 1; }
+}
 
 @test "make builds the tool, the header, the library and the examples, and clean removes them all" {
   find . -type f | sort >before
@@ -50,12 +54,34 @@ make_here() { env -u MAKEFLAGS -u MAKELEVEL -u CXXFLAGS -u LDFLAGS "${MAKE:-make
   "$CXX" -std=c++11 -Wall -Wextra -Wpedantic -I. -c use.cpp
 }
 
+@test "what another compiler or other flags have made is built anew, and nothing else" {
+  make_here
+  make_here
+  never grep -e ' -c ' make.log
+  for change in CPPFLAGS=-DOTHER CC="$CC -pipe"; do
+    make_here "$change"
+    for name in forkd.o worker.o httpd.o; do grep -e "-c -o $name" make.log; done
+    grep -e '-o forkd ' make.log
+  done
+}
+
+@test "two builds are the same, byte for byte" {
+  [ "$(uname)" = Linux ] || skip "what ar(1) writes depends on the system"
+  mkdir other
+  cp -R forkd.cpp Makefile test other
+  make_here CXXFLAGS=-O2
+  (cd other && make_here CXXFLAGS=-O2)
+  for file in forkd forkd.o libforkd.a worker.so httpd.so; do cmp $file other/$file; done
+}
+
 @test "after make install a program elsewhere is compiled, linked and run; uninstall removes all" {
   mkdir elsewhere
-  make_here install DESTDIR="$PWD/root" PREFIX=/usr
-  (cd root && find . -type f | sort) >files
-  [ "$(grep -c . files)" -ge 5 ]
-  for file in bin/forkd include/forkd.h lib/libforkd.a share/man/man1/forkd.1 share/man/man3/forkd.3; do
+  dest="$PWD/a root"
+  where="PREFIX=/usr LIBDIR=/usr/lib/some-machine"
+  make_here install DESTDIR="$dest" $where
+  (cd "$dest" && find . -type f | sort) >files
+  for file in bin/forkd include/forkd.h lib/some-machine/libforkd.a lib/some-machine/pkgconfig/forkd.pc \
+    share/man/man1/forkd.1 share/man/man3/forkd.3; do
     grep -x "./usr/$file" files
   done
   cat >elsewhere/app.c <<'C'
@@ -63,18 +89,77 @@ make_here() { env -u MAKEFLAGS -u MAKELEVEL -u CXXFLAGS -u LDFLAGS "${MAKE:-make
 static int run(int argc, char **argv) { return !(argc == 1 && argv[1] == 0 && forkd_worker_number() == 0); }
 int main(int argc, char **argv) { return forkd_run(run, argc, argv, 0); }
 C
-  "$CC" -I"$PWD/root/usr/include" -o elsewhere/app elsewhere/app.c -L"$PWD/root/usr/lib" -lforkd -pthread $LDFLAGS
+  "$CC" -I"$dest/usr/include" -o elsewhere/app elsewhere/app.c -L"$dest/usr/lib/some-machine" -lforkd -pthread $LDFLAGS
   elsewhere/app >>out 2>>log 3>&- &
   master=$!
   eventually logged "worker 0 (pid [0-9]*) exited with status 0"
   stops_with 0
   if command -v man >/dev/null; then
     for page in forkd_yield forkd_stop_fd forkd_worker_number forkd_run; do
-      MANPATH=$PWD/root/usr/share/man man -w $page
+      MANPATH="$dest/usr/share/man" man -w $page
     done
   fi
-  make_here uninstall DESTDIR="$PWD/root" PREFIX=/usr
-  [ -z "$(find root -type f -o -type l)" ]
+  make_here uninstall DESTDIR="$dest" $where
+  [ -z "$(find "$dest" -type f -o -type l)" ]
+}
+
+@test "each folder of make install may be chosen" {
+  make_here install BINDIR="$PWD/b" LIBDIR="$PWD/l" INCLUDEDIR="$PWD/i" MANDIR="$PWD/m"
+  for file in b/forkd l/libforkd.a l/pkgconfig/forkd.pc i/forkd.h m/man1/forkd.1 m/man3/forkd_run.3; do [ -e $file ]; done
+  make_here uninstall BINDIR="$PWD/b" LIBDIR="$PWD/l" INCLUDEDIR="$PWD/i" MANDIR="$PWD/m"
+  [ -z "$(find b l i m -type f -o -type l)" ]
+}
+
+@test "the README's application is built by what pkg-config says" {
+  command -v pkg-config >/dev/null || skip "no pkg-config"
+  make_here install PREFIX="$PWD/root"
+  awk '$0 == "```" { inside = 0 } inside { print } /^```cpp/ { inside = ++number == 2 }' README >app.cpp
+  export PKG_CONFIG_PATH=$PWD/root/lib/pkgconfig
+  [ "$(pkg-config --modversion forkd)" = "$(./forkd --version | cut -d' ' -f2)" ]
+  "$CXX" -std=c++20 -o app app.cpp $(pkg-config --cflags --libs forkd) $LDFLAGS
+  ./app >>out 2>>log 3>&- &
+  master=$!
+  eventually printed ping
+  stops_with 0
+}
+
+@test "a Debian package is built from the tree, hardened, and its forkd runs" {
+  command -v dh >/dev/null && command -v dpkg-buildpackage >/dev/null || skip "no debhelper"
+  [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
+  [ "$CC" = cc ] || skip "a package is for the system's own compiler"
+  mkdir -p tree/debian/source
+  cp -R forkd.cpp Makefile test man README tree
+  cd tree
+  printf 'Source: forkd\nMaintainer: nobody <nobody@localhost>\nBuild-Depends: debhelper-compat (= 13)\n\n' >debian/control
+  printf 'Package: forkd\nArchitecture: any\nDepends: ${shlibs:Depends}\nDescription: process manager\n' >>debian/control
+  printf 'forkd (1.0) unstable; urgency=low\n\n  * A test.\n\n -- nobody <nobody@localhost>  Thu, 01 Jan 1970 00:00:00 +0000\n' >debian/changelog
+  echo '3.0 (native)' >debian/source/format
+  cat >debian/rules <<'RULES'
+#!/usr/bin/make -f
+include /usr/share/dpkg/architecture.mk
+export DEB_BUILD_MAINT_OPTIONS = hardening=+all
+%:
+	dh $@
+override_dh_auto_test:
+override_dh_auto_install:
+	dh_auto_install -- PREFIX=/usr LIBDIR=/usr/lib/$(DEB_HOST_MULTIARCH)
+RULES
+  chmod +x debian/rules
+  env -u MAKEFLAGS -u MAKELEVEL -u CC -u CXX -u LDFLAGS dpkg-buildpackage -b -d -us -uc >../build.log 2>&1 || { tail -n 30 ../build.log; return 1; }
+  cd ..
+  dpkg -x forkd_1.0_*.deb root
+  root/usr/bin/forkd --version
+  [ -e root/usr/lib/*/libforkd.a ]
+  readelf -d root/usr/bin/forkd | grep BIND_NOW
+  readelf -h root/usr/bin/forkd | grep 'DYN'
+  grep -q -e '-D_FORTIFY_SOURCE' build.log
+  run_forkd_of_package
+}
+run_forkd_of_package() {
+  root/usr/bin/forkd "$W:steady" >>out 2>>log 3>&- &
+  master=$!
+  eventually logged "worker 0 .*started"
+  stops_with 0
 }
 
 @test "the user's CC, CXX, CXXFLAGS and LDFLAGS are used" {

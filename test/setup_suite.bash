@@ -6,8 +6,18 @@ setup_suite() {
   BIN=${BIN:-$BATS_SUITE_TMPDIR/bin}
   export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++} LDFLAGS=${LDFLAGS:-}
   [ -x "$FORKD" ] || { echo "no $FORKD: run make first" >&2; return 1; }
-  [ ! -e "$BIN/built" ] || return 0
   mkdir -p "$BIN"
+  [ ! -e "$BIN/built" ] || return 0
+  # Another run that shares the folder may be building.
+  if ! mkdir "$BIN/building" 2>/dev/null; then
+    until [ -e "$BIN/built" ]; do [ -e "$BIN/building" ] && sleep 0.1 || return; done
+    return 0
+  fi
+  build_all || { rmdir "$BIN/building"; return 1; }
+  touch "$BIN/built"
+}
+
+build_all() {
   # All at the same time: compilers are processes like any other.
   local job jobs=
   start so workers workers/workers.cpp
@@ -32,7 +42,6 @@ setup_suite() {
   start application_in_cxx
   start throwing_application
   for job in $jobs; do wait "$job" || return; done
-  touch "$BIN/built"
 }
 start() {
   "$@" 3>&- &
