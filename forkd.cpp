@@ -212,7 +212,7 @@ Text seconds(Ms ms) {
 // Options
 // ---------------------------------------------------------------------------------------------
 
-// Where to listen.
+// An address of -b.
 struct Address {
   const char* text;  // as typed
   union Name {
@@ -222,8 +222,8 @@ struct Address {
     sockaddr_un path;
   } name;
   socklen_t size;       // of the name
-  bool all;             // the name is v6 and stands for v4, too
-  struct stat file {};  // of the socket at a path, to remove that and no other one
+  bool all;             // IPv6 and IPv4, by one socket
+  struct stat file {};  // identity of the socket file we made; only that one is removed
 };
 
 Address addresses[max_addresses];  // of -b, in the order of the command line
@@ -237,11 +237,11 @@ struct Options {
   int log_level = LOG_INFO;  // the least important level that is logged, as in syslog(3)
 };
 
-// What a worker runs.
+// What the workers run.
 struct Job {
   const char* spec;                  // as typed; for the log
   forkd_worker* function = nullptr;  // in memory, for forkd_run
-  const char* path = nullptr;        // or that of a shared object; without both, argv is a command
+  const char* path = nullptr;        // or of a shared object; with neither, argv is a command
   const char* symbol = nullptr;      // the function in the shared object
   int argc;
   char** argv;  // what the function or the command gets; a null pointer ends it
@@ -278,6 +278,10 @@ constexpr const char* usage_text =
     "Signals: USR1 adds a worker, USR2 removes one, HUP tries new code and then replaces\n"
     "the workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n";
 
+// ---------------------------------------------------------------------------------------------
+// The command line
+// ---------------------------------------------------------------------------------------------
+
 // Replaces control characters, which would break a log line. Returns the end of the text.
 char* make_printable(char* text) {
   for (; *text; text++)
@@ -285,7 +289,7 @@ char* make_printable(char* text) {
   return text;
 }
 
-// Reports a usage error in one line and exits; nothing has been started.
+// Reports a usage error in one line and exits; nothing has started yet.
 [[noreturn, gnu::format(printf, 1, 2)]] void usage_error(const char* format, ...) {
   char text[512];
   va_list args;
@@ -297,7 +301,7 @@ char* make_printable(char* text) {
   exit(exit_usage);
 }
 
-// A decimal number from 1 to `highest`, or -1. (strtol(3) alone would accept blanks and signs.)
+// A decimal number from 1 to `highest`, or -1. strtol(3) alone would accept blanks and signs.
 int parse_number(const char* text, int highest) {
   char* end;
   const long number = strtol(text, &end, 10);
@@ -317,7 +321,7 @@ constexpr double longest_seconds = 1e9;
 // Seconds to milliseconds. A positive time never becomes 0, which would mean never or for ever.
 Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
-// (strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.)
+// strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.
 Ms parse_seconds(const char* option, const char* text) {
   char* end;
   const double seconds = strtod(text, &end);
@@ -342,7 +346,7 @@ Address parse_path(const char* text) {
   return address;
 }
 
-// Numbers only: names are not looked up, since the master must not wait for a resolver.
+// Numbers only: the master must not wait for a resolver.
 Address parse_address(const char* text) {
   if (strchr(text, '/')) return parse_path(text);
   Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
@@ -383,7 +387,7 @@ int parse_level(const char* text) {
   usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
 }
 
-// Prints help or version. A full disk or a closed pipe is a failure that a script must see.
+// Prints help or version. A script must see that a full disk or a closed pipe made it fail.
 [[noreturn]] void print_and_exit(const char* format, const char* text) {
   exit(printf(format, text) < 0 || fflush(stdout) != 0 ? exit_failed : 0);
 }
@@ -414,7 +418,7 @@ Options parse_options(int argc, char** argv) {
   };
   Options options;
   opterr = 0;
-  // '+': options end at the first operand; ':': a missing argument is told from a wrong option.
+  // '+': options end at the first operand. ':': a missing argument is reported as ':', not as '?'.
   for (int c; (c = getopt_long(argc, argv, "+:b:g:hl:n:t:Vw:", long_options, nullptr)) != -1;)
     switch (c >= long_values ? c - long_values : c) {
     case 'b':
@@ -430,8 +434,7 @@ Options parse_options(int argc, char** argv) {
     case 'w': options.warm_up = parse_seconds("warm-up", optarg); break;
     case ':': usage_error("option '%s' needs an argument", argv[argc - 1]);
     default:
-      // Of short options the letter is known, which may stand within a group (-xh); of long ones
-      // the word.
+      // A short option may stand within a group (-xh): only its letter is named.
       if (optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
       usage_error(optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'",
                   static_cast<int>(strcspn(argv[optind - 1], "=")), argv[optind - 1]);
@@ -439,7 +442,7 @@ Options parse_options(int argc, char** argv) {
   return options;
 }
 
-// The options of forkd_run. False: one is out of range.
+// Converts the options of forkd_run. False: one is out of range.
 bool convert(const forkd_options& given, Options& options) {
   if (!(given.grace <= longest_seconds && given.timeout >= 0 && given.timeout <= longest_seconds &&
         given.warm_up >= 0 && given.warm_up <= longest_seconds))
@@ -508,8 +511,8 @@ void close_all_own() {
   for (int* fd : own) close_own(*fd);
 }
 
-// Takes over a descriptor: moves it above 0 to 2 and the sockets, where a worker expects others,
-// and has it closed on exec. False, with errno, on failure.
+// Takes over a descriptor: moves it above the standard ones and the sockets, and sets
+// close-on-exec. False, with errno, on failure.
 bool keep_own(int& kept, int fd) {
   if (fd < 0) return false;
   close_own(kept);
@@ -520,8 +523,8 @@ bool keep_own(int& kept, int fd) {
   return kept >= 0;
 }
 
-// Opens /dev/null (or / in a root without /dev) as each of 0, 1 and 2 that is closed: otherwise the
-// next file that a worker opens would be there and receive its output.
+// Opens /dev/null (or / in a root without /dev) as each of 0, 1 and 2 that is closed. Otherwise the
+// next file that a worker opens would get that number, and the worker's output.
 void keep_standard_descriptors() {
   int fd;
   while (((fd = open("/dev/null", O_RDWR)) >= 0 || (fd = open("/", O_RDONLY)) >= 0) &&
@@ -563,9 +566,9 @@ pthread_t master_thread;  // (thread_local would do, but lies in a page that eac
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // lost, and not yet reported
 bool line_is_open = false;   // the last line went out in part
-bool log_is_socket = false;  // as systemd has it
+bool log_is_socket = false;  // standard error is a socket, as under systemd
 bool log_is_journal = false;
-bool log_may_block = false;  // and cannot be made not to
+bool log_may_block = false;  // no non-blocking description of it could be opened
 
 // Whether standard error is the journal's (systemd.exec(5)).
 bool is_journal(const struct stat& is) {
@@ -576,9 +579,9 @@ bool is_journal(const struct stat& is) {
   return stream && strcmp(stream, named) == 0;
 }
 
-// Standard error is shared with the workers and whoever started forkd, so it must not be made
-// non-blocking; and between poll(2) and write(2) a worker may fill it. So the log uses a second,
-// non-blocking description of the same pipe or terminal, or send(2). (A file never blocks.)
+// Workers and the caller share standard error, so forkd must not make it non-blocking; and between
+// poll(2) and write(2) a worker may fill it. So the log uses a second, non-blocking description of
+// the same pipe or terminal, or send(2). (A file never blocks.)
 void open_log() {
   struct stat is {};
   fstat(STDERR_FILENO, &is);
@@ -618,8 +621,8 @@ ssize_t write_in_time(const char* text, size_t length) {
   return written;
 }
 
-// Begins a line: who says it and how important it is. The journal knows the first, and wants the
-// second as a number. Returns how long that is.
+// Prints the prefix of a line: process and level. The journal knows the process, and takes the
+// level as a number. Returns the length.
 int print_prefix(char* text, size_t size, int level) {
   return log_is_journal ? snprintf(text, size, "<%d>", level)
                         : snprintf(text, size, "forkd[%d]: %s: ", master_pid, level_names[level]);
@@ -631,10 +634,10 @@ ssize_t write_line(const char* text, size_t length) {
   return write(log_again >= 0 ? log_again : STDERR_FILENO, text, length);
 }
 
-// Logs an event. Never blocks and never fails: what standard error does not take at once is dropped
-// and counted, and the count goes before the next line that it takes. A pipe takes up to PIPE_BUF
-// bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take part of a
-// line; the next one then starts with a newline.
+// Logs an event. Never blocks or fails: a line that standard error does not take at once is dropped
+// and counted, and the next line to get through is preceded by the count. A pipe takes up to
+// PIPE_BUF bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take
+// part of a line; the next one then starts with a newline.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
   char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
@@ -650,7 +653,7 @@ ssize_t write_line(const char* text, size_t length) {
   vsnprintf(end, static_cast<size_t>(text + sizeof text - end), format, args);
   va_end(args);
   end = make_printable(end);
-  *end++ = '\n';  // in the place of the null byte
+  *end++ = '\n';  // replaces the null byte
   const auto length = static_cast<size_t>(end - text);
   const ssize_t written = write_line(text, length);
   dropped_lines = written > 0 ? 0 : dropped_lines + 1;
@@ -661,8 +664,8 @@ ssize_t write_line(const char* text, size_t length) {
 // Sockets
 // ---------------------------------------------------------------------------------------------
 
-// The sockets are opened once and live as long as the master, so workers may come and go without a
-// refused connection. They are not closed on exec: only workers are forked, and all need them.
+// The sockets are opened once and live as long as the master, so no connection is refused while
+// workers come and go. They stay open across exec: the master forks nothing but workers.
 
 // Binds and listens. -1 with errno.
 int listen_on(const Address& address) {
@@ -742,8 +745,8 @@ const char* listen_error(const Address& address, int reason) {
   return strerror(reason);
 }
 
-// Moves a socket to the next descriptor that workers expect. Whatever was inherited there is
-// closed, since sd_listen_fds(3) leaves no choice.
+// Moves a socket to the next descriptor that workers expect. A descriptor inherited there is
+// closed: sd_listen_fds(3) leaves no choice.
 bool hand_over(int fd) {
   const int place = first_socket + socket_count;
   if (fd < 0 || (fd != place && dup2(fd, place) < 0)) return false;
@@ -837,17 +840,17 @@ unsigned first_stop_at;    // clock_ms() of the first INT, QUIT or TERM, cut, ne
 bool second_stop;          // one came later than as an echo of the first
 int handling;              // threads inside count_signal()
 
-// Whether an INT, QUIT or TERM is a second request is judged by when it came, not by when the loop
-// gets to it.
+// Judges by the time of arrival whether an INT, QUIT or TERM is a second request: the loop may get
+// to it late.
 void note_stop_signal() {
   const unsigned at = static_cast<unsigned>(clock_ms()) | 1;  // 0 means none
   if (!atomic_replace(first_stop_at, 0U, at) && at - atomic_load(first_stop_at) >= second_signal)
     atomic_store(second_stop, true);
 }
 
-// In a child that another thread of an application has just forked, before leave_pool_on_fork()
-// ran: restores the application's action and sends the signal again. It arrives when the handler
-// returns.
+// For a child that another thread of an application has just forked, and in which
+// leave_pool_on_fork() has not run yet: restores the application's action and sends the signal
+// again, to arrive when the handler returns.
 void deliver_to_child(int number) {
   for (int i = 0; i < signal_count; i++)
     if (signal_table[i].number == number) sigaction(number, &caller_action[i], nullptr);
@@ -876,7 +879,7 @@ void count_signal(int number) {
   errno = saved_errno;
 }
 
-// Makes the master handle its signals, whatever the caller did with them. False, with errno.
+// Installs the master's handlers, whatever the caller did with these signals. False, with errno.
 bool install_handlers() {
   struct sigaction action {};
   sigfillset(&action.sa_mask);
@@ -935,8 +938,8 @@ enum class Request : int {
   End,         // end at the next yield, or it has taken room and is ending
 };
 
-// What a worker and the master tell each other: one cache line a worker, so that a worker that
-// yields a hundred million times a second disturbs no other one.
+// What a worker and the master tell each other. Each worker has its own cache line, so one that
+// yields a hundred million times a second does not slow the others.
 struct alignas(64) Line {
   Request request;       // written by the master, the worker and the worker's signal handler
   int has_stop_fd;       // 1: it may wait in poll(2), so a request is also sent as HUP
@@ -972,7 +975,7 @@ enum class State : unsigned char {
 struct Slot {
   State state;
   unsigned char failures;  // in a row
-  bool brief;              // the process before ended with 0, soon or with no other sign of health
+  bool brief;              // the last process returned 0, soon or with no other sign of health
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
   Ms lost;                 // pool.lost at that time
@@ -987,15 +990,15 @@ Slot slots[slot_count];
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 
-// A reload. Its extra worker first tries the new code; when that has become the pool's, it works
-// beside the numbers until all of them run it, too: that is the roll.
+// A reload. Its extra worker first tries the new code. When that code has become the pool's, the
+// same worker helps until all numbers run it: that is the roll.
 struct Reload {
   Slot* trial = nullptr;       // the slot of the worker that tries trial_code; null: no trial
   bool trial_waits = false;    // a trial is to begin as soon as there is a free slot for it
   Ms trial_since = 0;          // when HUP asked for it
   Slot* helper = nullptr;      // the slot of the worker that helps in the roll; null: no roll
   Ms roll_since = 0;           // when HUP asked for what is rolled out
-  bool told_stall = false;     // the log says already what the roll waits for
+  bool told_stall = false;     // the log already says what the roll waits for
   char outcome[256] = "none";  // of the last trial; for the service manager
 };
 
@@ -1018,7 +1021,7 @@ struct Pool {
   int fork_failures = 0;      // in a row
   Ms fork_at = 0;             // not before this, after fork failed
   Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
-  Ms lost = 0;                // how long the master, and so its workers, could not run
+  Ms lost = 0;                // how long the master, and so the workers, could not run
   Ms looked_at = never;       // when the numbers were last counted; never: nobody needs to know
   Ms look_at = never;         // when to count them again
   Reload reload{};
@@ -1034,13 +1037,13 @@ bool is_wanted(const Slot& slot) {
 
 Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
 
-// How long a worker has to run before it is healthy without a yield. A command needs a moment, in
-// which its execve(2) may still fail.
+// How long a worker has to run before it is healthy without a yield. A command needs at least the
+// moment in which its execve(2) may still fail.
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
 
-// When a worker that is loaded has run for the warm-up time; later than that if it could not run.
+// When a loaded worker has run for the warm-up time. Time in which it could not run is not counted.
 Ms ripe_at(const Slot& slot) { return line_of(slot).loaded_at + warm_up() + pool.lost - slot.lost; }
 
 // Whether a slot's process had yielded, or had run for the warm-up time, at that time. Where every
@@ -1078,7 +1081,7 @@ bool any_alive() {
 // The service manager
 // ---------------------------------------------------------------------------------------------
 
-// The service manager, and the messages that are due. Each is sent again until the queue has room.
+// The service manager, and the messages due to it. Each is sent again until the queue has room.
 struct Manager {
   sockaddr_un name{};
   socklen_t name_size = 0;     // how much of it is meant
@@ -1086,8 +1089,8 @@ struct Manager {
   bool reloading_due = false;  // RELOADING=1
   bool ready_due = false;      // READY=1
   bool stopping_due = false;   // STOPPING=1
-  bool stopping_told = false;  // and that was the last word
-  char status[512] = "";       // STATUS=, as it was told last
+  bool stopping_told = false;  // nothing is sent after it
+  char status[512] = "";       // STATUS=, as last sent
   Ms watchdog_interval = 0;    // between two WATCHDOG=1; 0: it asks for none
   Ms watchdog_at = never;      // when the next one is due
 } manager;
@@ -1099,8 +1102,8 @@ struct Census {
   int vacant = 0;   // numbers, and the helper, without a working process
 };
 
-// How often the service manager wants a sign of life: twice in WATCHDOG_USEC, if that is meant for
-// this process (sd_watchdog_enabled(3)).
+// Reads how often the service manager wants a sign of life: twice in WATCHDOG_USEC, if that is
+// meant for this process (sd_watchdog_enabled(3)).
 void open_watchdog() {
   const char* usec = getenv("WATCHDOG_USEC");
   const char* pid = getenv("WATCHDOG_PID");
@@ -1161,8 +1164,8 @@ void send_watchdog(Ms now) {
   manager.watchdog_at = now + (sent ? interval : min(interval, resend_interval));
 }
 
-// Tells the service manager what is due, and the status when it has changed. False: not all of it
-// was sent.
+// Tells the service manager what is due, and the status when it has changed. False: some of it must
+// be sent again.
 bool notify(const Census& census) {
   if (notify_fd < 0 || manager.stopping_told) return true;
   if (!manager.ready && !pool.shutdown.begun && census.healthy == pool.target)
@@ -1204,7 +1207,7 @@ bool notify(const Census& census) {
 bool running;  // this process is a master, until release(), or a worker
 bool forking;  // the master is within the fork of start()
 
-// What this process is. All in one place: a worker copies each page that it writes to.
+// What this process is. All in one place, since a worker copies each page that it writes to.
 struct Self {
   Line* line = nullptr;  // null: no worker
   int number = -1;       // of the worker
@@ -1242,7 +1245,7 @@ void ask_self_to_end() {
 
 // The slow path of forkd_yield(). An old worker takes room if there is some, and ends. It marks
 // itself as TakingRoom first, so that the master never counts it as working after it took room.
-// (noinline: keeps forkd_yield() short.)
+// noinline: keeps forkd_yield() short.
 [[gnu::noinline]] int answer_request() {
   Request& request = self.line->request;
   int& room = shared->room;
@@ -1293,7 +1296,7 @@ void leave_pool_on_fork() {
   running = false;
 }
 
-// Ends a process that could not become a worker, telling the master why.
+// Ends a process that could not become a worker, and tells the master why.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail_to_start(const char* format, ...) {
   va_list args;
   va_start(args, format);
@@ -1354,7 +1357,7 @@ void* load_pinned(const char* path, Code code) {
   _exit(0);
 }
 
-// The only place where the user's code is loaded: never in the master.
+// Loads the user's code. Only workers call this, never the master.
 forkd_worker* load_function(const Job& job) {
   Code& code = &slots[self.number] == pool.reload.trial ? trial_code : pool_code;
   const Code pinned = code;
@@ -1369,7 +1372,7 @@ forkd_worker* load_function(const Job& job) {
   return reinterpret_cast<forkd_worker*>(function);
 }
 
-// Gives the signals their effect in a worker, then unblocks them. Ignoring a signal discards it if
+// Gives the signals their effect in a worker, then unblocks them. To ignore a signal discards it if
 // it is pending: a USR1 or USR2 since the fork was meant for the master (pkill). A command then
 // gets the original action back.
 void set_signals(bool is_command) {
@@ -1392,7 +1395,7 @@ char pid_variable[sizeof "LISTEN_PID=" + 10];
 char process_name[64];      // in ps(1), the kernel's log and core files; of a function worker
 char** worker_environment;  // the list, and behind it the texts; made once
 
-// Copies what there is, for another thread may call setenv(3) later. NOTIFY_SOCKET is left out:
+// Copies the environment, since another thread may call setenv(3) later. Leaves out NOTIFY_SOCKET:
 // workers must not speak for the master. False, with errno: no memory.
 bool make_environment() {
   size_t count = 0, size = 0;
@@ -1527,7 +1530,7 @@ void terminate(pid_t pid) {
 }
 
 // Asks a worker, if there is one, to end at its next yield; its task goes on. An aborted worker is
-// asked, too: it may go on. A shutdown asks a command again.
+// asked, too, since it may survive. A shutdown asks a command again.
 void request_end(Slot& slot) {
   if (slot.pid == 0 || slot.state == State::Killed) return;
   const bool is_command = pool.job.is_command();
@@ -1579,7 +1582,7 @@ void begin_shutdown(Ms now, int status) {
   for (Slot& slot : slots) retire(slot);
 }
 
-// Wakes workers blocked in a system call, which cannot see the request.
+// Wakes workers that are blocked in a system call and so cannot see the request.
 void nudge_all(Ms now) {
   pool.shutdown.nudge_at = now + nudge_interval;
   for (const Slot& slot : slots)
@@ -1598,8 +1601,8 @@ bool all_keep_failing() {
   return true;
 }
 
-// Ends a pool that does not come up: a worker cannot be loaded, or every one keeps failing, and
-// none was ever healthy.
+// Ends a pool that does not come up: none was ever healthy, and a worker cannot be loaded or every
+// one keeps failing.
 void give_up_if_hopeless(Phase phase, Ms now) {
   if (phase != Phase::Failed && !all_keep_failing()) return;
   if (pool.ever_healthy) return;
@@ -1614,8 +1617,8 @@ void give_up_if_hopeless(Phase phase, Ms now) {
 // The master: reload
 // ---------------------------------------------------------------------------------------------
 
-// Opens the file that stands at the job's path now, to pin it. Null, or why it cannot be;
-// run_pool() tells a missing file by errno.
+// Opens the file now at the job's path, to pin it. Null, or the reason for the failure; run_pool()
+// recognises a missing file by errno.
 const char* pin(Code& code) {
   if (!pool.job.path) return nullptr;
   errno = 0;
@@ -1655,7 +1658,7 @@ Slot* free_extra_slot() {
   return nullptr;
 }
 
-// Starts the trial of the code that is there now, if there is a slot for it.
+// Starts a trial of the code now at the path, if there is a slot for it.
 void begin_trial(Ms now) {
   Reload& reload = pool.reload;
   Slot* free = free_extra_slot();
@@ -1694,7 +1697,7 @@ void on_reload_signal(Ms now) {
   }
 }
 
-// The trial has passed: its code is the pool's from now on, and every worker but its own is old.
+// The trial has passed: its code is the pool's from now on, and every other worker is old.
 void begin_roll(Ms now) {
   Reload& reload = pool.reload;
   log_event(LOG_INFO, "reload succeeded: old workers are replaced, a few at a time, as they yield");
@@ -1752,7 +1755,7 @@ Ms load_limit() { return max(finite_grace(), warm_up()); }
 
 Ms load_deadline(const Slot& slot) { return slot.started + load_limit() + pool.lost - slot.lost; }
 
-// A worker that hangs while it is loaded would hold up a reload for ever.
+// Kills a worker that hangs while it is loaded, and so would hold up the reload for ever.
 void kill_if_not_loaded(Slot& slot, Ms now) {
   if (slot.state != State::Running || atomic_load(line_of(slot).phase) != Phase::Starting) return;
   const Ms deadline = load_deadline(slot);
@@ -1819,8 +1822,8 @@ void advance_roll(const Census& census, Ms now) {
   look_again(now + roll_interval);
 }
 
-// Looks at every number, while a reload or the service manager needs to know: whether the trial has
-// passed, how far the roll is and what there is to tell. Schedules the next look.
+// Looks at every number while a reload or the service manager needs it: has the trial passed, how
+// far is the roll, what is there to tell? Schedules the next look.
 void look(Ms now) {
   Reload& reload = pool.reload;
   if (reload.trial && is_healthy(*reload.trial, now)) begin_roll(now);
@@ -1844,7 +1847,7 @@ void look(Ms now) {
 // The master: reap
 // ---------------------------------------------------------------------------------------------
 
-// Says how a worker's process has ended, or why it did not even start.
+// Describes how a worker's process has ended, or why it did not start.
 void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t size) {
   if (atomic_load(line_of(slot).phase) == Phase::Failed)
     snprintf(text, size, "could not start: %.*s", static_cast<int>(start_error_size),
@@ -1862,7 +1865,7 @@ void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t siz
 Ms count_failure(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
   const Request request = request_to(slot);
   const Ms lived = now - slot.started;
-  // A worker that was asked to end, or runs old code, says nothing against the pool's code.
+  // A failure counts only against the pool's code: not of a worker that runs old code or was asked.
   if (request != Request::None || succeeded || (was_healthy && lived >= proof_of_life))
     slot.failures = 0;
   else if (slot.failures < UCHAR_MAX)
@@ -1879,7 +1882,7 @@ int start_error_level() {
   return pool.ever_healthy ? LOG_ERR : LOG_CRIT;
 }
 
-// Logs how a worker has ended. The end of a trial that has not passed is that of the reload.
+// Logs how a worker has ended. If its trial had not passed, the reload has failed.
 void report_end(const Slot& slot, int status, bool is_tried, Ms now) {
   const Phase phase = atomic_load(line_of(slot).phase);
   const bool asked = request_to(slot) == Request::End;
@@ -1911,8 +1914,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
 
   if (&slot == pool.reload.trial && was_healthy) begin_roll(now);
   const Ms due = count_failure(slot, succeeded, was_healthy, now);
-  // Asked to end while it was loading, or the file was replaced under it: it has tried nothing, and
-  // another process will.
+  // It was asked to end while it was loading, or the file was replaced meanwhile: it has tried
+  // nothing, and another process will.
   const bool tried_nothing =
       phase == Phase::Starting && request_to(slot) == Request::End && succeeded;
   report_end(slot, status, &slot == pool.reload.trial && !tried_nothing, now);
@@ -1933,18 +1936,18 @@ void reap(Ms now) {
     const pid_t pid = first.si_pid;
     if (pid == 0 && !pool.job.function) return;  // none is left that has ended
     Slot* slot = pid > 0 ? slot_of(pid) : nullptr;
-    // One in no slot is an orphan that was re-parented to this process, or the application's.
+    // A child in no slot is an orphan that became this process's child, or the application's.
     if (pid == 0 || (!slot && !pool.reaps_all)) break;
     if (slot && pool.job.is_command()) {
-      // What is left of its group. As long as its leader is not reaped, no other can have the
-      // number.
+      // Ends what is left of its group. No other group can have the number until the leader is
+      // reaped.
       terminate(-pid);
     }
     int status;
     if (waitpid(pid, &status, WNOHANG) == pid && slot) worker_ended(*slot, status, now);
   }
-  // A child of the application hides those behind it; or the application, waiting for any child,
-  // has reaped a worker. A death that goes unseen would leave the pool too small.
+  // A dead child of the application may hide others; or the application, waiting for any child, has
+  // reaped a worker. A death that goes unseen would leave the pool too small.
   for (Slot& slot : slots)
     if (slot.pid > 0) {
       int status = 0;
@@ -1989,7 +1992,7 @@ void check_progress(Ms now) {
   }
 }
 
-// Counts ticks since SIGABRT, for the same reason, and kills at the eighth.
+// Counts ticks since SIGABRT, not time, for the same reason, and kills at the eighth.
 void check_aborted(Slot& slot, Ms now) {
   slot.due = now + abort_tick;
   if (++slot.checks == ticks_until_kill) kill_worker(slot);
@@ -2057,8 +2060,8 @@ Ms next_deadline() {
   return next;
 }
 
-// Whether a signal should be handled before more starts, since starting a thousand workers takes a
-// while. Once a worker has been healthy, SIGCHLD can wait.
+// Whether a signal should be handled before more workers start: a thousand starts take a tenth of a
+// second. Once a worker has been healthy, SIGCHLD can wait.
 bool is_urgent() {
   for (int event = pool.ever_healthy ? OnStop : OnChild; event <= OnReload; event++)
     if (atomic_load(arrived[event]) > 0) return true;
@@ -2066,7 +2069,7 @@ bool is_urgent() {
 }
 
 // fork(2) failed, which is not the worker's fault: the pool tries again later. A trial that is due
-// fails at once, whichever slot was being started.
+// fails at once, no matter which slot was being started.
 void fork_failed(const Slot& slot, int reason) {
   const Slot* trial = pool.reload.trial;
   if (trial && trial->state == State::Waiting) reload_failed("cannot fork: %s", strerror(reason));
@@ -2104,7 +2107,7 @@ void wait_until(Ms deadline) {
   if (atomic_load(woken)) timeout = 0;
   const Ms expected = timeout < 0 ? never : clock_ms() + timeout;
   const int events = poll(&wake, 1, timeout);
-  // To oversleep means that nothing here could run: the container was frozen, say.
+  // If it overslept, nothing here could run: the container was frozen, say.
   if (expected != never && clock_ms() - expected > pause_slack) pool.lost += clock_ms() - expected;
   if (events < 0 && errno != EINTR) {
     const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin on it
@@ -2112,8 +2115,7 @@ void wait_until(Ms deadline) {
   }
   char bytes[16];
   if (read(wake_read, bytes, sizeof bytes) < 0) {
-    // There was none: it is the deadline, or the byte comes after the signal. Then the next wait is
-    // short.
+    // No byte: the deadline came first, or the byte is not written yet and will end the next wait.
   }
   // Cleared before the counters are taken: a signal from here on writes a byte again.
   atomic_store(woken, false);
@@ -2123,7 +2125,7 @@ void wait_until(Ms deadline) {
 // The pool
 // ---------------------------------------------------------------------------------------------
 
-// Acquires what the master needs. Null, or the name of what is missing, with errno.
+// Acquires what the master needs. Null, or what could not be made, with errno.
 const char* acquire() {
   int ends[2];
   if (!open_pipe(ends) || !keep_own(wake_read, ends[0]) || !keep_own(wake_write, ends[1]))
@@ -2135,7 +2137,7 @@ const char* acquire() {
   return make_environment() ? nullptr : "the environment";
 }
 
-// Gives that back.
+// Releases what acquire() and run_pool() have acquired.
 void release() {
   // Another thread may be about to write into the pipe, whose number may soon be another file's.
   const int wake = wake_write;
@@ -2158,7 +2160,7 @@ int run_pool(const Job& job, const Options& options) {
   pool.reaps_all = !job.function || master_pid == 1 || child.sa_handler == SIG_IGN ||
                    (child.sa_flags & SA_NOCLDWAIT);
   for (Slot& slot : slots)
-    if (slot.started) slot = {};  // only what an earlier run has used: the rest stays untouched
+    if (slot.started) slot = {};  // others were never used; to write to them would map their pages
   log_level = options.log_level;
   open_log();
   if (const char* missing = acquire()) {
@@ -2191,8 +2193,8 @@ int run_pool(const Job& job, const Options& options) {
   return pool.shutdown.status;
 }
 
-// As PID 1: ends what the workers have left behind in the namespace, which would otherwise be
-// killed with this process. Takes what is left of the grace period; a further signal cuts it short.
+// As PID 1: ends what the workers have left behind in the namespace, which the kernel would kill
+// with this process. Takes at most the rest of the grace period; a further signal cuts it short.
 void end_leftovers(Ms grace) {
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
   const bool asked = atomic_load(first_stop_at) != 0;
@@ -2262,9 +2264,9 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     atomic_store(running, false);
     return -1;
   }
-  fflush(nullptr);  // or every worker would write what is in the buffers once more
-  // Or a worker's exit(3) would move the offset back by what is in there. POSIX defines it for
-  // input.
+  fflush(nullptr);  // or every worker would write once more what is in the buffers
+  // Gives back what was read ahead, or a worker's exit(3) would move the shared offset (POSIX,
+  // fflush).
   fflush(stdin);  // cppcheck-suppress fflushOnInputStream
   const int status = run_pool({.spec = "a function of this program",
                                .function = function,
