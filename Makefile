@@ -53,13 +53,15 @@ $(STAMP): always
 always:
 
 test: all
-	@CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' sh test/run.sh '$(BATS)'
+	@CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' \
+	    sh test/run.sh '$(BATS)'
 
 # The long forms of some tests: make soak SOAK=60 SEED=7
 SOAK = 60
 SEED = 1
 soak: all
-	CC='$(CC)' CXX='$(CXX)' LDFLAGS='$(LDFLAGS)' SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
+	CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' \
+	    SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
 	    INJECT='1 2 10' ROUNDS=1000 ROLLS=100000 \
 	    $(BATS) -T test/chaos.bats test/container.bats test/races.bats
 

@@ -71,12 +71,19 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __linux__
+
+// FORKD_PORTABLE leaves out what only Linux has: so the tests can run on Linux what other systems
+// get.
+#if defined __linux__ && !defined FORKD_PORTABLE
+#define FORKD_LINUX
 #include <sys/prctl.h>
-#endif
-#ifdef __APPLE__
+#elif defined __FreeBSD__
+#include <sys/procctl.h>
+#elif defined __APPLE__
 #define st_mtim st_mtimespec
 #endif
+
+extern "C" char** environ;  // which not every system declares
 
 // ---------------------------------------------------------------------------------------------
 // Public API: the part between the two marks is forkd.h
@@ -91,8 +98,8 @@ extern "C" {
 #endif
 
 /* The task boundary. Returns 1: go on with the next task; 0: end now, that is clean up and return.
-   Costs a few nanoseconds and, on Linux, no system call until the worker is let go. Outside a
-   worker: always 1. Any thread. */
+   Costs a few nanoseconds and, on Linux and FreeBSD, no system call until the worker is let go.
+   Outside a worker: always 1. Any thread. */
 int forkd_yield(void);
 
 /* A descriptor for poll(2) that becomes readable, and stays so, when the worker is asked to end:
@@ -392,17 +399,6 @@ int parse_level(const char* text) {
   exit(printf(format, text) < 0 || fflush(stdout) != 0 ? exit_failed : 0);
 }
 
-// Resets getopt(3) for the workers, which find it as in a fresh main.
-void reset_getopt() {
-  opterr = 1;
-#ifdef __linux__
-  optind = 0;  // glibc and musl forget, too, where they are within an argument, and the order
-#else
-  optind = 1;
-  optreset = 1;
-#endif
-}
-
 Options parse_options(int argc, char** argv) {
   constexpr int long_values = 256;  // tells a long option from a short one
   static const option long_options[] = {
@@ -542,17 +538,135 @@ void write_byte(int pipe) {
   if (write(pipe, "", 1) < 0) return;
 }
 
+bool leads_to(const char* path, const struct stat& file) {
+  struct stat is;
+  return stat(path, &is) == 0 && same_file(is, file);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Systems: all that differs between them
+// ---------------------------------------------------------------------------------------------
+
+// Resets getopt(3) for the workers, which find it as in a fresh main.
+void reset_getopt() {
+  opterr = 1;
+#ifdef __linux__
+  optind = 0;  // glibc and musl forget, too, where they are within an argument, and the order
+#else
+  optind = 1;
+  optreset = 1;
+#endif
+}
+
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
 bool open_pipe(int ends[2]) {
-#ifdef __linux__
-  return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0;
-#else
+#if defined __APPLE__ || defined FORKD_PORTABLE
   if (pipe(ends) != 0) return false;
-  for (int i = 0; i < 2; i++) {
-    fcntl(ends[i], F_SETFL, O_NONBLOCK);
-    fcntl(ends[i], F_SETFD, FD_CLOEXEC);
-  }
+  if (fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0 &&
+      fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0)
+    return true;
+  const int reason = errno;
+  close(ends[0]);
+  close(ends[1]);
+  errno = reason;
+  return false;
+#else
+  return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0;
+#endif
+}
+
+// Opens what standard error is once more, with flags of its own. -1: cannot be done.
+int reopen_standard_error() {
+#ifdef FORKD_LINUX
+  return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+#else
+  return -1;  // a /dev/fd/2 shares the flags
+#endif
+}
+
+// Whether connect(2) to a Unix socket whose queue is full fails as if nobody listened. (Linux says
+// EAGAIN.)
+#ifdef FORKD_LINUX
+constexpr bool full_queue_refuses = false;
+#else
+constexpr bool full_queue_refuses = true;
+#endif
+
+// The name of the program, and how much of the name of a process the system keeps.
+#ifdef __linux__
+const char* program_name() { return program_invocation_short_name; }
+constexpr int longest_name = 15;  // PR_SET_NAME, prctl(2)
+#else
+const char* program_name() { return getprogname(); }
+constexpr int longest_name = 63;
+#endif
+
+// Names this process: in ps(1), the kernel's log and core files on Linux, in ps(1) on the BSDs, and
+// on macOS in debuggers and crash reports, where its thread has the name.
+void name_process([[maybe_unused]] const char* name) {
+#if defined FORKD_LINUX
+  prctl(PR_SET_NAME, name);
+#elif defined __FreeBSD__ || defined __NetBSD__ || defined __OpenBSD__
+  setproctitle("-%s", name);
+#elif defined __APPLE__
+  pthread_setname_np(name);
+#endif
+}
+
+// Has the kernel send TERM to this process when its parent dies. False, with errno. Where no kernel
+// does that, forkd_yield() looks who the parent is.
+#if defined FORKD_LINUX || defined __FreeBSD__
+constexpr bool kernel_watches_parent = true;
+#else
+constexpr bool kernel_watches_parent = false;
+#endif
+bool watch_parent() {
+#if defined FORKD_LINUX
+  return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0;
+#elif defined __FreeBSD__
+  int number = SIGTERM;
+  return procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &number) == 0;
+#else
   return true;
+#endif
+}
+
+// The path that an open file has by now; empty where the system does not tell.
+void find_path([[maybe_unused]] int fd, char (&path)[PATH_MAX]) {
+  path[0] = '\0';
+#if defined FORKD_LINUX
+  char link[32];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  const ssize_t length = readlink(link, path, sizeof path - 1);
+  if (length > 0) path[length] = '\0';
+#elif defined F_GETPATH  // macOS, NetBSD
+  if (fcntl(fd, F_GETPATH, path) != 0) path[0] = '\0';
+#endif
+}
+
+// RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
+constexpr int load_flags = RTLD_NOW | RTLD_GLOBAL;
+
+// Loads the held file that the path no longer leads to, or where that cannot be done, what is at
+// the path now. Null: see dlerror(3).
+void* load_held([[maybe_unused]] const char* path, Code& code) {
+#ifdef __FreeBSD__
+  void* library = fdlopen(code.fd, load_flags);
+  close_own(code.fd);
+  return library;
+#else
+#ifdef FORKD_LINUX
+  // The pid is part of the name, since a debugger that opened /proc/self/fd/N would get a
+  // descriptor of its own; and it comes from /proc, which may show another PID namespace.
+  char pid[32] = "", name[64];
+  if (readlink("/proc/self", pid, sizeof pid - 1) > 0) {
+    snprintf(name, sizeof name, "/proc/%s/fd/%d", pid, code.fd);
+    // The descriptor stays open, for debuggers.
+    if (leads_to(name, code.file)) return dlopen(name, load_flags);
+  }
+#endif
+  close_own(code.fd);
+  return dlopen(path, load_flags);
 #endif
 }
 
@@ -587,9 +701,8 @@ void open_log() {
   fstat(STDERR_FILENO, &is);
   log_is_journal = is_journal(is);
   log_is_socket = S_ISSOCK(is.st_mode);
-  log_may_block =
-      (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
-      !keep_own(log_again, open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  log_may_block = (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
+                  !keep_own(log_again, reopen_standard_error());
 }
 
 // SIGALRM must interrupt the write of the master: another thread passes it on.
@@ -598,11 +711,13 @@ void on_alarm(int) {
 }
 
 // Writes for at most a few milliseconds, where no non-blocking description can be opened, because
-// another user made the pipe or owns the terminal. The timer repeats, since its first expiry may
-// precede the write. (A timer of the application's own is late by that much.)
+// another user made the pipe or owns the terminal, or the system has no way to do it. The timer
+// repeats, since its first expiry may precede the write. (A timer of the application's own is late
+// by that much.)
 ssize_t write_in_time(const char* text, size_t length) {
   pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  if (poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT)) return -1;
+  // macOS cannot poll terminals and /dev/null, and calls them invalid.
+  if (poll(&out, 1, 0) != 1 || !(out.revents & (POLLOUT | POLLNVAL))) return -1;
   struct sigaction action {};
   struct sigaction action_before;
   action.sa_handler = on_alarm;  // without SA_RESTART
@@ -680,8 +795,10 @@ int listen_on(const Address& address) {
     return fd;
   const int reason = errno;
   if (fd >= 0) close(fd);
-  // The kernel has no IPv6, or it is off in this namespace: listen on IPv4 only.
-  if (family == AF_INET6 && address.all && (reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL)) {
+  // The kernel has no IPv6, or it is off in this namespace, or a socket is never for both (EINVAL,
+  // OpenBSD): listen on IPv4 only.
+  if (family == AF_INET6 && address.all &&
+      (reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL || reason == EINVAL)) {
     Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
     v4.name.v4.sin_family = AF_INET;
     v4.name.v4.sin_port = address.name.v6.sin6_port;
@@ -691,16 +808,22 @@ int listen_on(const Address& address) {
   return -1;
 }
 
-// Whether a dead process left this socket file: nothing listens on it.
-bool is_stale(const Address& address) {
-  struct stat is;
-  if (lstat(address.text, &is) != 0 || !S_ISSOCK(is.st_mode)) return false;
-  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+bool is_refused(const Address& address, int type) {
+  const int fd = socket(AF_UNIX, type, 0);
   if (fd < 0) return false;
   fcntl(fd, F_SETFL, O_NONBLOCK);  // a full queue must not hold forkd up
-  const bool stale = connect(fd, &address.name.any, address.size) != 0 && errno == ECONNREFUSED;
+  const bool refused = connect(fd, &address.name.any, address.size) != 0 && errno == ECONNREFUSED;
   close(fd);
-  return stale;
+  return refused;
+}
+
+// Whether a dead process left this socket file: nothing listens on it. A datagram socket, which is
+// of the wrong type for a live stream socket (EPROTOTYPE), is refused by a dead one only.
+bool is_stale(const Address& address) {
+  struct stat is;
+  return lstat(address.text, &is) == 0 && S_ISSOCK(is.st_mode) &&
+         is_refused(address, SOCK_STREAM) &&
+         (!full_queue_refuses || is_refused(address, SOCK_DGRAM));
 }
 
 // Locks the directory of a socket path, so that of several masters that start at once only one
@@ -720,11 +843,12 @@ int lock_directory(const char* path) {
 int listen_on_path(Address& address) {
   const int lock = lock_directory(address.text);
   int fd = listen_on(address);
-  if (fd < 0 && errno == EADDRINUSE && is_stale(address)) {
+  int reason = errno;
+  if (fd < 0 && reason == EADDRINUSE && is_stale(address)) {
     unlink(address.text);
     fd = listen_on(address);
+    reason = errno;
   }
-  const int reason = errno;
   if (fd >= 0) lstat(address.text, &address.file);
   if (lock >= 0) close(lock);
   errno = reason;
@@ -1310,47 +1434,22 @@ void leave_pool_on_fork() {
 // The worker: loading the code
 // ---------------------------------------------------------------------------------------------
 
-bool leads_to(const char* path, const struct stat& file) {
-  struct stat is;
-  return stat(path, &is) == 0 && same_file(is, file);
-}
-
 // A name that leads to the held file: its path, or the name that it has now, so that $ORIGIN works.
 // Null: it has none any more.
 const char* find_name(const char* path, const Code& code, char (&buffer)[PATH_MAX]) {
   if (leads_to(path, code.file)) return path;
-  char link[32];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
-  const ssize_t length = readlink(link, buffer, sizeof buffer - 1);
-  buffer[length > 0 ? length : 0] = '\0';
-  return leads_to(buffer, code.file) ? buffer : nullptr;
-}
-
-// The held file by its descriptor. The pid is part of the name, since a debugger that opened
-// /proc/self/fd/N would get a descriptor of its own; and it comes from /proc, which may show
-// another PID namespace. Null: there is no /proc.
-const char* find_descriptor(const Code& code, char (&buffer)[PATH_MAX]) {
-  char pid[32] = "";
-  if (readlink("/proc/self", pid, sizeof pid - 1) < 0) return nullptr;
-  snprintf(buffer, sizeof buffer, "/proc/%s/fd/%d", pid, code.fd);
+  find_path(code.fd, buffer);
   return leads_to(buffer, code.file) ? buffer : nullptr;
 }
 
 // Loads the file that the master holds open, whatever stands at its path by now. Null: see
 // dlerror(3).
 void* load_pinned(const char* path, Code code) {
-  // RTLD_GLOBAL: it is the program here, and what it loads in turn may need its symbols.
-  constexpr int flags = RTLD_NOW | RTLD_GLOBAL;
   char buffer[PATH_MAX];
   const char* name = find_name(path, code, buffer);
-  if (!name) {
-    const char* held = find_descriptor(code, buffer);
-    if (held) return dlopen(held, flags);  // the descriptor stays open, for debuggers
-    close_own(code.fd);
-    return dlopen(path, flags);  // without /proc, the path decides
-  }
+  if (!name) return load_held(path, code);
   close_own(code.fd);
-  void* library = dlopen(name, flags);
+  void* library = dlopen(name, load_flags);
   if (leads_to(name, code.file)) return library;
   // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
   atomic_store(self.line->request, Request::End);
@@ -1392,7 +1491,7 @@ void set_signals(bool is_command) {
 // the worker would touch pages that it has not mapped yet, and each costs a page fault.
 char number_variable[] = "FORKD_WORKER=1024";
 char pid_variable[sizeof "LISTEN_PID=" + 10];
-char process_name[64];      // in ps(1), the kernel's log and core files; of a function worker
+char process_name[64];      // of a function worker
 char** worker_environment;  // the list, and behind it the texts; made once
 
 // Copies the environment, since another thread may call setenv(3) later. Leaves out NOTIFY_SOCKET:
@@ -1420,14 +1519,11 @@ bool make_environment() {
 
 // Prints what differs for the worker with that number.
 void print_number(int number) {
-  constexpr int longest = 15;  // process name that Linux keeps (PR_SET_NAME, prctl(2))
   char suffix[16];
   const int length = snprintf(suffix, sizeof suffix, "-%d", number);
   snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number);
-#ifdef __linux__
-  const char* program = pool.job.function ? program_invocation_short_name : "forkd";
-  snprintf(process_name, sizeof process_name, "%.*s%s", longest - length, program, suffix);
-#endif
+  const char* program = pool.job.function ? program_name() : "forkd";
+  snprintf(process_name, sizeof process_name, "%.*s%s", longest_name - length, program, suffix);
 }
 
 // Executes the command, or says why not.
@@ -1451,12 +1547,9 @@ void print_number(int number) {
   // have held the mutex.
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
   if (handling != 0) handling = 0;  // tested first: a write would copy the page
-#ifdef __linux__
-  // Set, then check: if the master died before the prctl, no signal will come. Its pid is compared,
+  // Watch, then check: if the master died before the one, no signal will come. Its pid is compared,
   // for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
-  if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
-    fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
-#endif
+  if (!watch_parent()) fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
   const pid_t parent = getppid();
   if (parent == 0)
     fail_to_start("the master is not in the PID namespace of its workers (unshare needs --fork)");
@@ -1467,9 +1560,7 @@ void print_number(int number) {
   if (job.is_command()) {
     setpgid(0, 0);
   } else {
-#ifdef __linux__
-    prctl(PR_SET_NAME, process_name);
-#endif
+    name_process(process_name);
     if (job.function) reset_getopt();  // the application's; main() has reset the tool's
   }
   set_signals(job.is_command());
@@ -1557,6 +1648,8 @@ void kill_worker(Slot& slot) {
   const bool sent = kill(slot.pid, SIGKILL) == 0;
   const int reason = errno;
   if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // which the leader may have left
+  // It has ended, and is about to be reaped: Linux sends even so, macOS, NetBSD and OpenBSD do not.
+  if (!sent && reason == ESRCH) return;
   if (sent)
     log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
               slot.pid);
@@ -2221,9 +2314,7 @@ int forkd_yield() {
   // Not an atomic increment, which would cost ten times as much: two threads may lose a count, but
   // the master only looks whether it changes.
   __atomic_store_n(&line->yields, relaxed_load(line->yields) + 1, __ATOMIC_RELAXED);
-#ifndef __linux__
-  if (getppid() != master_pid) return 0;
-#endif
+  if (!kernel_watches_parent && getppid() != master_pid) return 0;
   // Relaxed: a request seen one yield later is early enough, and answer_request() reads it again.
   if (relaxed_load(line->request) == Request::None) return 1;
   return answer_request();

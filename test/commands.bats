@@ -172,6 +172,7 @@ has_lines() { [ "$(wc -l <"$2")" -ge "$1" ]; }
 }
 
 @test "when the master dies by SIGKILL commands end, too" {
+  needs_linux "the kernel tells workers that the master has died"
   run_forkd -n 2 sleep 1000
   eventually has_workers 2
   pids=$(living "$master")

@@ -394,6 +394,7 @@ limited() {
 }
 
 @test "a stack of 64 KiB is enough, also for what fails" {
+  needs_linux "the code is pinned"
   cp "$BIN/workers.so" .
   limited -s 64 -n 2 ./workers.so:steady
   eventually has_workers 2

@@ -89,6 +89,17 @@ load helper
   [ "$(children "$master" | wc -l)" -eq 20 ]
 }
 
+@test "a pipe that forkd cannot set up as it needs it ends forkd with 1 and the reason" {
+  command -v strace >/dev/null || skip "no strace"
+  for call in 1 2; do
+    status=0
+    timeout 20 strace -o trace -e trace=fcntl -e inject=fcntl:error=ENFILE:when=$call \
+      "$FORKD" "$W:steady" >>out 2>>log || status=$?
+    [ "$status" -eq 1 ]
+    logged_times $call "critical: cannot make a pipe: "
+  done
+}
+
 @test "fork that fails is logged, delayed, and no failure of a worker" {
   command -v strace >/dev/null || skip "no strace"
   # Every fork but the first fails, until strace lets go of the master.

@@ -21,6 +21,12 @@ teardown() {
   [ -n "${BATS_TEST_COMPLETED:-}" ] || { [ ! -e log ] || { echo "--- log"; tail -n 40 log; }; }
 }
 
+# needs_linux WHAT: skips where forkd cannot do that: on other systems, and in a portable build.
+needs_linux() {
+  case $CPPFLAGS in *-DFORKD_PORTABLE*) skip "not in a portable build: $1" ;; esac
+  [ "$(uname)" = Linux ] || skip "not on $(uname): $1"
+}
+
 # tree PID: that process and all that descend from it.
 tree() {
   ps -A -o pid= -o ppid= | awk -v root="$1" '

@@ -107,6 +107,17 @@ grows_until_reported() { signal USR1; logged "warning: [0-9]* log lines\? w[a-z]
   [ "$(grep -c '^$' log)" -eq 1 ]
 }
 
+@test "a log that poll(2) takes for no open file, as macOS does with terminals, is written all the same" {
+  case $CPPFLAGS in *-DFORKD_PORTABLE*) ;; *) skip "only a portable build asks poll here" ;; esac
+  # What is written over: descriptor 2, POLLOUT, POLLNVAL.
+  invalid=inject=poll:retval=1:poke_exit=@arg1=0200000004002000:when=1
+  strace -e "$invalid" true 2>/dev/null || skip "no strace that can change what a call returns"
+  strace -o trace -e trace=poll -e "$invalid" "$FORKD" no-such-command 2>&1 >>out | cat >log
+  grep -q POLLNVAL trace
+  logged "info: forkd .* runs no-such-command"
+  never logged dropped
+}
+
 @test "a pipe that another user made, and that is full, does not stall the master" {
   command -v setpriv >/dev/null && [ "$(id -u)" -eq 0 ] || skip "needs root and setpriv"
   command -v strace >/dev/null || skip "no strace"

@@ -84,6 +84,7 @@ load helper
 }
 
 @test "workers that die between a deploy and the reload are replaced on the old code" {
+  needs_linux "the code is pinned"
   start_one -n 2
   eventually runs 1 2
   deploy two
@@ -95,6 +96,7 @@ load helper
 }
 
 @test "the code stays the old one after a failed reload, also for new workers" {
+  needs_linux "the code is pinned"
   start_one
   eventually runs 1 1
   deploy ctor_crash
@@ -107,6 +109,7 @@ load helper
 }
 
 @test "code is loaded by its path while that leads to it, and from the held file when not" {
+  needs_linux "the code is pinned"
   start_one
   eventually runs 1 1
   grep -q "^file ./code.so$" out
@@ -211,6 +214,7 @@ load helper
 lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 
 @test "USR1, USR2 and crashes during a reload keep their effect" {
+  needs_linux "the code is pinned"
   start_one -n 3 -g 1000
   eventually runs 1 3
   deploy ctor_hang
@@ -349,6 +353,7 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 }
 
 @test "a worker that crashes after the release link has moved on comes back on the old release" {
+  needs_linux "the code is pinned"
   for release in 1 2; do
     mkdir $release
     echo "int companion(void) { return $release; }" >companion.c

@@ -4,7 +4,7 @@ setup_suite() {
   ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
   FORKD=${FORKD:-$ROOT/forkd}
   BIN=${BIN:-$BATS_SUITE_TMPDIR/bin}
-  export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++} LDFLAGS=${LDFLAGS:-}
+  export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++} CPPFLAGS=${CPPFLAGS:-} LDFLAGS=${LDFLAGS:-}
   [ -x "$FORKD" ] || { echo "no $FORKD: run make first" >&2; return 1; }
   mkdir -p "$BIN"
   [ ! -e "$BIN/built" ] || return 0
@@ -60,7 +60,7 @@ so() {
 tool() {
   local name=$1
   shift
-  "$CXX" -std=c++20 -O1 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
+  "$CXX" $CPPFLAGS -std=c++20 -O1 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
     "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o"
 }
 

@@ -94,7 +94,16 @@ second_term_works() { signal TERM; logged "is killed"; }
   never grep -q SIGKILL trace
 }
 
-@test "when the master dies by SIGKILL its workers end" {
+@test "when the master dies by SIGKILL workers that yield end" {
+  run_forkd -n 3 "$W:steady"
+  eventually has_workers 3
+  pids=$(living "$master")
+  signal KILL
+  for pid in $pids; do eventually gone_or_zombie "$pid"; done
+}
+
+@test "when the master dies by SIGKILL blocked workers end, too" {
+  needs_linux "the kernel tells workers that the master has died"
   run_forkd -n 3 "$W:blocked"
   eventually has_workers 3
   pids=$(living "$master")

@@ -150,6 +150,18 @@ all_answered() {
   [[ $output == *"127.0.0.1:999: ports below 1024 need CAP_NET_BIND_SERVICE"* ]]
 }
 
+@test "-b :PORT listens on IPv4 where no socket is for IPv6 and IPv4" {
+  command -v strace >/dev/null || skip "no strace"
+  port=$(free_port)
+  # The second is IPV6_V6ONLY, after SO_REUSEADDR.
+  strace -o trace -e trace=setsockopt -e inject=setsockopt:error=EINVAL:when=2 \
+    "$FORKD" -b ":$port" "$HTTPD:run" >>out 2>>log 3>&- &
+  background=$!
+  eventually answers "127.0.0.1:$port"
+  kill -TERM "$(children "$background")"
+  wait "$background"
+}
+
 @test "of two that start on one stale path at the same moment one wins, and the other says so" {
   command -v strace >/dev/null || skip "no strace"
   for calls in unlink,unlinkat listen; do
@@ -183,6 +195,18 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   answers ./socket
 }
 
+@test "a Unix socket that is in use stays also where a full queue refuses connections" {
+  command -v strace >/dev/null || skip "no strace"
+  case $CPPFLAGS in *-DFORKD_PORTABLE*) ;; *) skip "on Linux a full queue does not refuse" ;; esac
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  run strace -o trace -e trace=connect -e inject=connect:error=ECONNREFUSED:when=1 \
+    "$FORKD" -b ./socket sh -c "$never"
+  [ "$status" -eq 1 ] && [ ! -e started ]
+  [[ $output == *"cannot listen on ./socket: Address"*" in use"* ]]
+  answers ./socket
+}
+
 @test "a file at the path of a Unix socket ends forkd, and stays" {
   echo precious >file
   mkdir folder
@@ -203,7 +227,7 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   run_forkd -b ./socket "$HTTPD:run"
   eventually answers ./socket
   workers=$(living "$master")
-  kill -KILL "$master"
+  kill -KILL "$master" $workers
   for worker in $workers; do eventually gone_or_zombie "$worker"; done
   [ -S socket ]
   run_forkd -b ./socket "$HTTPD:run"
@@ -389,6 +413,7 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
 }
 
 @test "no connection is refused and no answer cut by a broken deploy" {
+  needs_linux "the code is pinned"
   port=$(free_port)
   cp "$HTTPD" w.so
   run_forkd -n 2 -b "127.0.0.1:$port" ./w.so:run

@@ -151,8 +151,15 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
 @test "descriptors that the worker's own code opens while it is loaded are left alone" {
   cp "$BIN/ctor_files.so" code.so
   run_forkd ./code.so:steady
+  eventually printed_times 5 "^child kept 6 of 6$"
+  never printed "kept [0-5]"
+}
+
+@test "such descriptors are left alone also when the file has gone and the master's descriptor leads to it" {
+  needs_linux "the code is pinned"
+  cp "$BIN/ctor_files.so" code.so
+  run_forkd ./code.so:steady
   eventually printed "^kept 6 of 6$"
-  # Also when the file has gone and is loaded by way of the descriptor that the master holds.
   rm code.so
   : >out
   eventually printed_times 5 "^child kept 6 of 6$"
@@ -183,7 +190,7 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
 }
 
 @test "function workers are called forkd and their number, and the master forkd" {
-  [ "$(uname)" = Linux ] || skip "Linux only"
+  needs_linux "a process has its name"
   run_forkd -n 2 "$W:steady"
   eventually has_workers 2
   eventually is_called "$(pid_of 1)" forkd-1
