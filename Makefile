@@ -17,6 +17,13 @@ PAGES = forkd_run forkd_yield forkd_stop_fd forkd_worker_number
 # Changes when compilers or flags do: what another compiler has made is built anew.
 STAMP = build/flags
 
+# What differs on macOS; give both when you build for another system than this one. The shell asks,
+# since not every make can: the one that comes with macOS does not know !=.
+# SHARED: a worker's code finds forkd_yield only when it is loaded. NO_PLT: nothing is left to be
+# bound at its first call, in each worker anew.
+SHARED = -shared `[ $$(uname) != Darwin ] || echo -undefined dynamic_lookup`
+NO_PLT = `[ $$(uname) = Darwin ] || echo -fno-plt`
+
 all: forkd forkd.h libforkd.a worker.so httpd.so
 
 # Linked by the C compiler: there is no C++ library in it. -rdynamic: a worker's code finds
@@ -24,10 +31,10 @@ all: forkd forkd.h libforkd.a worker.so httpd.so
 forkd: forkd.o
 	$(CC) -rdynamic -pthread -o $@ forkd.o $(LDFLAGS) $(LDLIBS)
 
-# -fno-plt: nothing is left to be bound at its first call, in each worker anew. Without unwind tables
-# an exception that leaves a worker ends at std::terminate, and not in the main that called forkd_run.
+# Without unwind tables an exception that leaves a worker ends at std::terminate, and not in the main
+# that called forkd_run.
 forkd.o: forkd.cpp $(STAMP)
-	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden -fno-plt -fno-asynchronous-unwind-tables \
+	$(CXX) $(CPPFLAGS) $(NEEDS) -fvisibility=hidden $(NO_PLT) -fno-asynchronous-unwind-tables \
 	    -fno-unwind-tables $(CXXFLAGS) -c -o $@ forkd.cpp
 
 forkd.h: forkd.cpp
@@ -39,11 +46,11 @@ libforkd.a: forkd.o
 
 worker.so: test/examples/worker.cpp forkd.h $(STAMP)
 	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o worker.o test/examples/worker.cpp
-	$(CC) -shared -o $@ worker.o $(LDFLAGS) $(LDLIBS)
+	$(CC) $(SHARED) -o $@ worker.o $(LDFLAGS) $(LDLIBS)
 
 httpd.so: test/examples/httpd.cpp forkd.h $(STAMP)
 	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o httpd.o test/examples/httpd.cpp
-	$(CC) -shared -o $@ httpd.o $(LDFLAGS) $(LDLIBS)
+	$(CC) $(SHARED) -o $@ httpd.o $(LDFLAGS) $(LDLIBS)
 
 $(STAMP): always
 	@mkdir -p build
@@ -53,16 +60,15 @@ $(STAMP): always
 always:
 
 test: all
-	@CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' \
-	    sh test/run.sh '$(BATS)'
+	@CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' SHARED="$(SHARED)" \
+	    MAKE='$(MAKE)' sh test/run.sh '$(BATS)'
 
 # The long forms of some tests: make soak SOAK=60 SEED=7
 SOAK = 60
 SEED = 1
 soak: all
-	CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' \
-	    SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 \
-	    INJECT='1 2 10' ROUNDS=1000 ROLLS=100000 \
+	CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' SHARED="$(SHARED)" \
+	    SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 INJECT='1 2 10' ROUNDS=1000 ROLLS=100000 \
 	    $(BATS) -T test/chaos.bats test/container.bats test/races.bats
 
 # How fast it is, beside a bare loop of fork, pause and waitpid; see test/bench/bench.sh.
@@ -72,6 +78,10 @@ bench: forkd libforkd.a forkd.h
 # Root folders for containers in build/, see test/tools/image.sh.
 image:
 	@CC='$(CC)' CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' sh test/tools/image.sh
+
+# All that the tests run is compiled and linked for macOS and the BSDs.
+ports:
+	@sh test/tools/ports.sh
 
 # The core of the tests on 64-bit Arm, under an emulator.
 arm:
@@ -103,4 +113,4 @@ uninstall:
 clean:
 	rm -rf forkd forkd.h forkd.o libforkd.a worker.o worker.so httpd.o httpd.so build
 
-.PHONY: all always test soak bench image arm lint install uninstall clean
+.PHONY: all always test soak bench image ports arm lint install uninstall clean

@@ -4,7 +4,8 @@ setup_suite() {
   ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
   FORKD=${FORKD:-$ROOT/forkd}
   BIN=${BIN:-$BATS_SUITE_TMPDIR/bin}
-  export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++} CPPFLAGS=${CPPFLAGS:-} LDFLAGS=${LDFLAGS:-}
+  SHARED=${SHARED:-$([ "$(uname)" = Darwin ] && echo -shared -undefined dynamic_lookup || echo -shared)}
+  export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++} CPPFLAGS=${CPPFLAGS:-} LDFLAGS=${LDFLAGS:-} SHARED
   [ -x "$FORKD" ] || { echo "no $FORKD: run make first" >&2; return 1; }
   mkdir -p "$BIN"
   [ ! -e "$BIN/built" ] || return 0
@@ -53,7 +54,7 @@ so() {
   local name=$1 source=$2
   shift 2
   "$CXX" -I"$ROOT" -O1 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
-    "$CC" -shared -pthread -o "$BIN/$name.so" "$BIN/$name.o"
+    "$CC" $SHARED -pthread -o "$BIN/$name.so" "$BIN/$name.o"
 }
 
 # tool NAME [FLAG ...]: a program of test/tools. It needs no C++ library.
