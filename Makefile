@@ -83,9 +83,10 @@ image:
 ports:
 	@sh test/tools/ports.sh
 
-# The core of the tests on 64-bit Arm, under an emulator.
-arm:
-	@sh test/tools/arm.sh '$(BATS)'
+# The core of the tests on another processor, under an emulator: aarch64, armhf or s390x.
+ARCH = aarch64
+emulated:
+	@sh test/tools/emulated.sh '$(ARCH)' '$(BATS)'
 
 lint:
 	sh test/tools/lint.sh
@@ -113,4 +114,4 @@ uninstall:
 clean:
 	rm -rf forkd forkd.h forkd.o libforkd.a worker.o worker.so httpd.o httpd.so build
 
-.PHONY: all always test soak bench image ports arm lint install uninstall clean
+.PHONY: all always test soak bench image ports emulated lint install uninstall clean

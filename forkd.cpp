@@ -45,6 +45,9 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
 #endif
+// On 32 bits: inodes that fstat(2) fails for otherwise, and times after 2038.
+#define _FILE_OFFSET_BITS 64
+#define _TIME_BITS 64
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -959,7 +962,7 @@ struct sigaction caller_action[signal_count];  // as before forkd, in the order 
 sigset_t caller_mask;
 
 int arrived[event_count];  // how often since the master last took them
-bool woken;                // a byte is in the self-pipe, or about to be
+int woken;                 // 1: a byte is in the self-pipe, or about to be
 unsigned first_stop_at;    // clock_ms() of the first INT, QUIT or TERM, cut, never 0; 0: none yet
 bool second_stop;          // one came later than as an echo of the first
 int handling;              // threads inside count_signal()
@@ -996,7 +999,7 @@ void count_signal(int number) {
     if (entry.event == OnStop) note_stop_signal();
     __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
   }
-  const bool first = !__atomic_exchange_n(&woken, true, __ATOMIC_SEQ_CST);
+  const bool first = !__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST);
   const int end = atomic_load(wake_write);
   if (first && end >= 0) write_byte(end);  // if not, wait_until() looks at `woken` before it waits
   __atomic_fetch_sub(&handling, 1, __ATOMIC_SEQ_CST);
@@ -1328,7 +1331,7 @@ bool notify(const Census& census) {
 // The worker
 // ---------------------------------------------------------------------------------------------
 
-bool running;  // this process is a master, until release(), or a worker
+int running;   // 1: this process is a master, until release(), or a worker
 bool forking;  // the master is within the fork of start()
 
 // What this process is. All in one place, since a worker copies each page that it writes to.
@@ -1417,7 +1420,7 @@ void leave_pool_on_fork() {
   if (is_own_stop_pipe()) close(self.stop_pipe[1]);
   self = {};     // the mutex, too: another thread of the parent may have held it
   handling = 0;  // the threads that it counted are not here
-  running = false;
+  running = 0;
 }
 
 // Ends a process that could not become a worker, and tells the master why.
@@ -1489,7 +1492,7 @@ void set_signals(bool is_command) {
 
 // What differs between workers. The master prints it before each fork: setenv(3) and printf(3) in
 // the worker would touch pages that it has not mapped yet, and each costs a page fault.
-char number_variable[] = "FORKD_WORKER=1024";
+char number_variable[sizeof "FORKD_WORKER=" + 10];
 char pid_variable[sizeof "LISTEN_PID=" + 10];
 char process_name[64];      // of a function worker
 char** worker_environment;  // the list, and behind it the texts; made once
@@ -2211,7 +2214,7 @@ void wait_until(Ms deadline) {
     // No byte: the deadline came first, or the byte is not written yet and will end the next wait.
   }
   // Cleared before the counters are taken: a signal from here on writes a byte again.
-  atomic_store(woken, false);
+  atomic_store(woken, 0);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -2242,7 +2245,7 @@ void release() {
   shared = nullptr;
   free(worker_environment);
   worker_environment = nullptr;
-  atomic_store(running, false);
+  atomic_store(running, 0);
 }
 
 // The master: runs the pool until it has ended, and returns the exit status.
@@ -2344,7 +2347,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   static char* no_arguments[] = {nullptr};
   Options options;
   if (!function || argc < 0 || (argc > 0 && !argv) || (given && !convert(*given, options)) ||
-      __atomic_exchange_n(&running, true, __ATOMIC_SEQ_CST)) {
+      __atomic_exchange_n(&running, 1, __ATOMIC_SEQ_CST)) {
     errno = EINVAL;
     return -1;
   }
@@ -2352,7 +2355,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   first_stop_at = 0;
   second_stop = false;
   if (!become_master()) {
-    atomic_store(running, false);
+    atomic_store(running, 0);
     return -1;
   }
   fflush(nullptr);  // or every worker would write once more what is in the buffers
@@ -2383,7 +2386,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
                 job.spec);
   reset_getopt();  // once for all workers: in each it would cost a page fault
   keep_standard_descriptors();
-  running = true;
+  running = 1;
   const int status = open_sockets() ? run_pool(job, options) : exit_failed;
   remove_socket_files();
   if (getpid() == 1) end_leftovers(options.grace);

@@ -27,6 +27,9 @@ needs_linux() {
   [ "$(uname)" = Linux ] || skip "not on $(uname): $1"
 }
 
+# not_emulated WHY: skips under an emulator (test/tools/emulated.sh).
+not_emulated() { [ -z "${EMULATED:-}" ] || skip "not under an emulator: $1"; }
+
 # tree PID: that process and all that descend from it.
 tree() {
   ps -A -o pid= -o ppid= | awk -v root="$1" '

@@ -20,6 +20,7 @@ load helper
 }
 
 @test "a reload works for a pool of 1024" {
+  not_emulated "hundreds of emulators are too many"
   deploy one
   run_forkd -n 1024 -l warning ./code.so:quiet
   eventually has_workers 1024

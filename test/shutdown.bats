@@ -137,5 +137,6 @@ second_term_works() { signal TERM; logged "is killed"; }
 }
 
 @test "a second signal is one that came 0.1 s after the first, whenever it is looked at" {
+  not_emulated "the kernel runs no foreign program"
   "$BIN/second"
 }

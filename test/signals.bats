@@ -32,6 +32,7 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
 }
 
 @test "USR1 adds no worker beyond the 1024th" {
+  not_emulated "hundreds of emulators are too many"
   run_forkd -n 1024 -l warning sleep 1000
   eventually has_child
   signal USR1

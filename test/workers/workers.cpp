@@ -275,7 +275,12 @@ WORKER fails_with_stubborn_orphan() {
 // Makes a process without any fork handler, as by clone(2), which waits for a signal.
 WORKER clones() {
 #ifdef __linux__
-  if (syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) == 0) {
+#ifdef __s390x__
+  const long child = syscall(SYS_clone, 0, SIGCHLD, 0, 0, 0);  // the stack comes first there
+#else
+  const long child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+#endif
+  if (child == 0) {
     say("clone %d\n", static_cast<int>(getpid()));
     for (;;) pause();
   }
@@ -309,6 +314,7 @@ static void* yield_a_lot(void*) {
 WORKER threads() {
   pthread_t other;
   pthread_create(&other, nullptr, yield_a_lot, nullptr);
+  say("threads yield\n");
   yield_a_lot(nullptr);
   pthread_join(other, nullptr);
   say("threads done\n");
