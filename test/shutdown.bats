@@ -18,14 +18,14 @@ load helper
 
 @test "a worker blocked in a system call is woken up at half of the grace period" {
   run_forkd -g 0.6 -n 2 "$W:blocked"
-  eventually has_workers 2
+  eventually printed_times 2 blocked
   stops_with 0
   logged_times 2 "exited with status 0"
 }
 
 @test "a worker that does not yield is killed at the end of the grace period: status 3" {
   run_forkd -g 0.2 -n 2 "$W:first_hangs"
-  eventually has_workers 2
+  eventually printed hangs
   stops_with 3
   logged "worker 0 (pid [0-9]*) has not ended and is killed"
   logged "worker 1 (pid [0-9]*) exited with status 0"
@@ -42,7 +42,7 @@ load helper
 
 @test "a second TERM kills what is left at once: status 3" {
   run_forkd -g 0 "$W:hangs"
-  eventually logged started
+  eventually printed hangs
   signal TERM
   eventually logged "shutting down"
   eventually second_term_works
@@ -71,7 +71,7 @@ second_term_works() { signal TERM; logged "is killed"; }
 
 @test "USR1, USR2 and HUP during a shutdown are ignored" {
   run_forkd -g 0.5 -n 2 "$W:hangs"
-  eventually has_workers 2
+  eventually printed_times 2 hangs
   signal TERM
   eventually logged "shutting down"
   signal USR1
@@ -87,7 +87,7 @@ second_term_works() { signal TERM; logged "is killed"; }
   command -v strace >/dev/null || skip "no strace"
   strace -e trace=kill -o trace "$FORKD" -g 0 "$W:blocked" >>out 2>>log 3>&- &
   background=$!
-  eventually logged started
+  eventually printed blocked
   kill -TERM "$(children "$background")"
   wait "$background"
   grep -q 'kill([0-9]*, SIGTERM)' trace

@@ -96,6 +96,7 @@ WORKER second_crashes_without(int argc, char** argv) {
 
 // Waits in a system call between two yields; only a signal gets it out of there.
 WORKER blocked() {
+  say("blocked\n");
   while (forkd_yield()) pause();
   return 0;
 }
@@ -103,6 +104,7 @@ WORKER blocked() {
 // Yields once and never again, whatever comes.
 WORKER hangs() {
   forkd_yield();
+  say("hangs\n");
   for (;;) pause();
 }
 
@@ -143,7 +145,6 @@ WORKER first_hangs() { return forkd_worker_number() == 0 ? hangs() : steadily();
 // That, if it is worker 1; any other one yields steadily.
 WORKER second_hangs() {
   if (forkd_worker_number() != 1) return steadily();
-  say("hangs\n");
   return hangs();
 }
 
