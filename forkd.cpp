@@ -473,7 +473,7 @@ Job parse_job(int argc, char** argv) {
   const int length = static_cast<int>(colon - job.spec);
   const bool bare = memchr(job.spec, '/', static_cast<size_t>(length)) == nullptr;
   if (snprintf(path, sizeof path, "%s%.*s", bare ? "./" : "", length, job.spec) >= PATH_MAX)
-    usage_error("the path of worker '%s' is longer than %d bytes", job.spec, PATH_MAX - 1);
+    usage_error("the path of a worker has at most %d bytes: '%s'", PATH_MAX - 1, job.spec);
   job.path = path;
   job.symbol = colon + 1;
   return job;

@@ -16,6 +16,13 @@ refused() {
   esac
 }
 
+# accepted ARGUMENT ...: the command line is in order, as shows in that forkd goes on to look for the code.
+accepted() {
+  run "$FORKD" "$@"
+  echo "$*: status $status, output '$output'"
+  [ "$status" -eq 1 ] && [[ $output == *"cannot load "* ]]
+}
+
 bats_require_minimum_version 1.5.0
 
 @test "--help prints the usage on standard output and exits with 0" {
@@ -60,6 +67,17 @@ bats_require_minimum_version 1.5.0
 @test "an empty symbol is a usage error" { refused "empty symbol" ./x.so:; }
 
 @test "an empty path is a usage error" { refused "empty path" :run; }
+
+@test "a path that is longer than the system allows is a usage error" {
+  [ "$(uname)" = Linux ] || skip "knows the longest path of Linux"
+  longest=$(printf './%.0s' $(seq 2047))x
+  accepted "$longest:run"
+  refused "the path of a worker has at most 4095 bytes" "x$longest:run"
+  # One without a slash is taken from the current folder, which adds to it.
+  longest=$(printf '%04093d' 0)
+  accepted "$longest:run"
+  refused "the path of a worker has at most 4095 bytes" "0$longest:run"
+}
 
 @test "an unknown option is named" {
   refused "unknown option '-x'" -x ./w.so:run
