@@ -846,7 +846,7 @@ int lock_directory(const char* path) {
 int listen_on_path(Address& address) {
   const int lock = lock_directory(address.text);
   int fd = listen_on(address);
-  int reason = errno;
+  int reason = errno;  // is_stale() may change it
   if (fd < 0 && reason == EADDRINUSE && is_stale(address)) {
     unlink(address.text);
     fd = listen_on(address);

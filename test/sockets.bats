@@ -207,6 +207,16 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   answers ./socket
 }
 
+@test "a Unix socket that is in use, but has no room for a further client, is not a stale one" {
+  run_forkd "$W:fills_queue" ./socket
+  eventually printed full
+  ls -i socket >before
+  background "$FORKD" -b ./socket sh -c "$never" 2>log2
+  eventually gone_or_zombie "$background"
+  grep "forkd: cannot listen on ./socket: Address.* in use" log2
+  ls -i socket | diff before -
+}
+
 @test "a file at the path of a Unix socket ends forkd, and stays" {
   echo precious >file
   mkdir folder

@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -224,6 +227,23 @@ WORKER descriptors() {
     if (fcntl(fd, F_GETFD) >= 0)
       snprintf(line + strlen(line), sizeof line - strlen(line), " %d", fd);
   say("%s\n", line);
+  return steadily();
+}
+
+// Listens on the path that is its argument with a queue of the shortest length, and fills that.
+WORKER fills_queue(int, char** argv) {
+  sockaddr_un name = {};
+  name.sun_family = AF_UNIX;
+  snprintf(name.sun_path, sizeof name.sun_path, "%s", argv[1]);
+  const auto* any = reinterpret_cast<const sockaddr*>(&name);
+  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (bind(fd, any, sizeof name) != 0 || listen(fd, 0) != 0) return 1;
+  for (;;) {
+    const int client = socket(AF_UNIX, SOCK_STREAM, 0);
+    fcntl(client, F_SETFL, O_NONBLOCK);
+    if (connect(client, any, sizeof name) != 0) break;
+  }
+  say("full\n");
   return steadily();
 }
 
