@@ -114,7 +114,16 @@ all_answered() {
 
 @test "a malformed address is a usage error" {
   malformed '' 80 x localhost:80 example.com:80 127.0.0.1 1.2.3:80 1.2.3.4.5:80 300.1.1.1:80 '*:80' \
-    '[::1]' '::1:80' '[::1:80' '::1]:80' '[]:80' '[127.0.0.1]:80' '[::g]:80' '[::1]80' '@name'
+    '[::1]' '::1:80' '[::1:80' '::1]:80' '[]:80' '[127.0.0.1]:80' '[::g]:80' '[::1]80' '@name' 1.2.3.4 1.2.3.4:5:80 \
+    "$(printf '%060d' 0):80" "[$(printf '%060d' 0)]:80" "[::$(printf '%0100d' 1)]:80"
+}
+
+# parsed ADDRESS ...: each is well formed, though it is none of this machine.
+parsed() { for address; do cannot_listen "" "$address" || return; done; }
+
+@test "an address may have the first port, the last one and all its digits" {
+  parsed 192.0.2.1:1 192.0.2.1:65535 '[2001:db8::1]:1' '[2001:db8::1]:65535' 192.0.2.1:065535 \
+    '[2001:0db8:0000:0000:0000:0000:100.100.100.100]:4711'
 }
 
 @test "a port that is none is a usage error" {
@@ -132,13 +141,115 @@ all_answered() {
   answers "127.0.0.1:$port"
 }
 
-@test "a foreign address ends forkd, and says so" { cannot_listen ddress "192.0.2.1:$(free_port)"; }
+@test "a foreign address ends forkd, and says so" {
+  cannot_listen ddress "192.0.2.1:$(free_port)"
+  # It is no reason to listen on IPv4 instead.
+  cannot_listen ddress "[2001:db8::1]:$(free_port)"
+}
+
+@test "up to 64 addresses may be given, and workers get them in that order" {
+  paths=$(printf ' ./%s' $(seq 64))
+  run_forkd $(printf ' -b ./%s' $(seq 64)) "$W:sockets"
+  eventually printed "^sockets:$paths\$"
+  answers_nobody=$(printf ' -b ./x%s' $(seq 65))
+  run --separate-stderr "$FORKD" $answers_nobody sh -c "$never"
+  [ "$status" -eq 2 ] && [[ $stderr == "forkd: more than 64 addresses "* ]]
+  [ ! -e started ] && [ ! -e x1 ]
+}
+
+@test "the path of a Unix socket may be as long as the system allows" {
+  [ "$(uname)" = Linux ] || skip "knows the longest path of Linux"
+  longest=./$(printf '%0105d' 0)
+  run_forkd -b "$longest" "$HTTPD:run"
+  eventually answers "$longest"
+  must="the path of a socket has at most 107 bytes"
+  malformed "${longest}0"
+  stops_with 0
+  [ ! -e "$longest" ]
+}
 
 @test "a path that is too long, or begins with unix:, is a usage error that shows the way" {
   must="the path of a socket has at most"
   malformed "./$(printf '%0120d' 0)"
   must="give the path alone: ./x"
   malformed unix:./x
+  # Elsewhere the word is part of the path.
+  run_forkd -b ./unix:x "$HTTPD:run"
+  eventually answers ./unix:x
+}
+
+@test "a port that still has old connections may be listened on again" {
+  port=$(free_port)
+  # The server is the one that ends a connection: the kernel keeps it for a minute.
+  for address in "127.0.0.1:$port" ":$port"; do
+    run_forkd -b "$address" "$HTTPD:run"
+    eventually answers "127.0.0.1:$port"
+    stops_with 0
+  done
+}
+
+@test "a burst of clients waits in the queue of a socket until a worker comes" {
+  grep -qs . /proc/net/unix || skip "no /proc/net/unix"
+  run_forkd -b "$PWD/socket" "$HTTPD:run"
+  eventually answers "$PWD/socket"
+  worker=$(pid_of 0)
+  kill -STOP "$worker"
+  background "$CLIENT" -c 60 "$PWD/socket" >burst
+  eventually queued 60
+  kill -CONT "$worker"
+  wait "$background"
+  [ "$(cat burst)" = "ok 60 refused 0 cut 0 other 0" ]
+}
+queued() { [ "$(grep -c " $PWD/socket\$" /proc/net/unix)" -gt "$1" ]; }
+
+# without_v6 CALL=ERROR: listens on all addresses; the first such system call fails, as without IPv6.
+without_v6() {
+  port=$(free_port)
+  : >out
+  strace -o trace -e trace="${1%%=*}" -e inject="${1%%=*}:error=${1#*=}:when=1" \
+    "$FORKD" -b ":$port" "$W:sockets" >>out 2>>log 3>&- &
+  tracer=$!
+  eventually printed "^sockets: $port\$"
+  # One of IPv4, which nobody else can have on any address.
+  cannot_listen "in use" "127.0.0.2:$port" || return
+  master=$(living "$tracer")
+  kill -TERM "$master"
+  eventually gone_or_zombie "$tracer"
+}
+
+@test "-b :PORT listens on IPv4 where there is no IPv6, or where it is off" {
+  command -v strace >/dev/null || skip "no strace"
+  without_v6 socket=EAFNOSUPPORT
+  without_v6 bind=EADDRNOTAVAIL
+}
+
+@test "-b :PORT does not do with IPv4 when only the IPv6 port is in use" {
+  needs_v6
+  port=$(free_port)
+  run_forkd -b "[::]:$port" "$HTTPD:run"
+  eventually answers "[::1]:$port"
+  cannot_listen "in use" ":$port"
+}
+
+@test "what the kernel says about an address is what forkd says, except for the ports below 1024" {
+  command -v strace >/dev/null || skip "no strace"
+  for case in "EACCES 127.0.0.1:1023 ports below 1024 need" "EACCES :1023 ports below 1024 need" \
+    "EACCES 127.0.0.1:1024 Permission denied" "EADDRINUSE 127.0.0.1:1023 Address" "EACCES ./path Permission denied"; do
+    read -r error address reason <<<"$case"
+    run strace -o trace -e trace=bind -e inject=bind:error="$error" "$FORKD" -b "$address" sh -c "$never"
+    echo "$output"
+    grep -q INJECTED trace || skip "strace cannot make bind fail here"
+    [ "$status" -eq 1 ]
+    [[ $output == "forkd: cannot listen on $address: $reason"* ]]
+  done
+}
+
+@test "a folder that somebody else has locked does not keep a socket from being made there" {
+  command -v flock >/dev/null || skip "no flock"
+  background flock . sh -c 'touch locked; exec sleep 1000'
+  eventually [ -e locked ]
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
 }
 
 @test "a port below 1024 that is not to be had says what it needs" {
@@ -221,10 +332,13 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   echo precious >file
   mkdir folder
   ln -s nowhere link
+  leave_stale ./socket
+  ln -s socket link2
   cannot_listen exists ./file
   cannot_listen exists ./folder
   cannot_listen exists ./link
-  [ "$(cat file)" = precious ] && [ -d folder ] && [ -L link ]
+  cannot_listen exists ./link2
+  [ "$(cat file)" = precious ] && [ -d folder ] && [ -L link ] && [ -L link2 ] && [ -S socket ]
 }
 
 @test "an address that fails leaves nothing behind of those before it" {
@@ -233,13 +347,18 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   [ ! -e socket ] && [ "$(cat file)" = precious ]
 }
 
-@test "a stale Unix socket is replaced" {
-  run_forkd -b ./socket "$HTTPD:run"
-  eventually answers ./socket
+# leave_stale PATH: as a master that was killed leaves its socket.
+leave_stale() {
+  run_forkd -b "$1" "$HTTPD:run"
+  eventually answers "$1"
   workers=$(living "$master")
   kill -KILL "$master" $workers
   for worker in $workers; do eventually gone_or_zombie "$worker"; done
-  [ -S socket ]
+  [ -S "$1" ]
+}
+
+@test "a stale Unix socket is replaced" {
+  leave_stale ./socket
   run_forkd -b ./socket "$HTTPD:run"
   eventually answers ./socket
   stops_with 0
@@ -316,6 +435,7 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
 }
 
 @test "no descriptor of forkd's own reaches a worker beside the sockets" {
+  leave_stale ./one
   NOTIFY_SOCKET=$PWD/nobody \
     background sh -c 'exec "$@" 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&- >>out 2>>log' - \
     "$FORKD" -b ./one -b ./two "$W:descriptors"
@@ -342,6 +462,43 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   stops_with 0
 }
 
+@test "sockets come in the order of the command line, after those that forkd was given" {
+  port=$(free_port)
+  run_forkd -b ./one -b "127.0.0.1:$port" -b ./two -- "$FORKD" -b ./four -b "127.0.0.2:$((port + 1))" -b ./three "$W:sockets"
+  eventually printed "^sockets: ./one $port ./two ./four $((port + 1)) ./three\$"
+  stops_with 0
+}
+
+@test "the names of the sockets are passed on as long as they fit them" {
+  given() { run_forkd -b ./one -b ./two -- sh -c 'LISTEN_FDNAMES=a:b exec "$@"' - "$FORKD" "$@"; }
+  given "$W:environment" LISTEN_FDNAMES
+  eventually printed "^LISTEN_FDNAMES=a:b "
+  stops_with 0
+  given -b ./three "$W:environment" LISTEN_FDNAMES
+  eventually printed "^LISTEN_FDNAMES=(unset)"
+  stops_with 0
+  : >out
+  LISTEN_FDNAMES=a:b run_forkd "$W:environment" LISTEN_FDNAMES
+  eventually printed "^LISTEN_FDNAMES=(unset)"
+  stops_with 0
+  : >out
+  LISTEN_FDNAMES=a:b run_forkd -b ./one "$W:environment" LISTEN_FDNAMES
+  eventually printed "^LISTEN_FDNAMES=(unset)"
+}
+
+@test "a LISTEN_FDS that is for another process, or is no number of sockets, counts for nothing" {
+  for variables in 'LISTEN_FDS=1 LISTEN_PID=1' LISTEN_FDS=1 'LISTEN_FDS=1 LISTEN_PID=' \
+    'LISTEN_FDS=-1 LISTEN_PID=$$' 'LISTEN_FDS=0 LISTEN_PID=$$' 'LISTEN_FDS=x LISTEN_PID=$$' \
+    'LISTEN_FDS= LISTEN_PID=$$' 'LISTEN_PID=$$'; do
+    : >out
+    background sh -c "$variables exec \"\$@\" >>out 2>>log 3>&-" - "$FORKD" -b ./one "$W:sockets"
+    master=$background
+    echo "with $variables"
+    eventually printed "^sockets: ./one\$"
+    stops_with 0
+  done
+}
+
 @test "a LISTEN_PIDFDID, which names forkd itself, is not passed on" {
   LISTEN_PIDFDID=123 run_forkd "$W:environment" LISTEN_PIDFDID
   eventually printed "^LISTEN_PIDFDID=(unset)"
@@ -353,6 +510,9 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   run --separate-stderr sh -c 'LISTEN_FDS=7 LISTEN_PID=$$ exec "$FORKD" sh -c "$0" 3>&-' "$never"
   [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ]
   [[ $stderr == "forkd: LISTEN_FDS is '7', but descriptor 3 is not open" ]]
+  run --separate-stderr sh -c 'LISTEN_FDS=2 LISTEN_PID=$$ exec "$FORKD" -b ./one sh -c "$0" 3</dev/null 4<&-' "$never"
+  [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ] && [ ! -e one ]
+  [[ $stderr == "forkd: LISTEN_FDS is '2', but descriptor 4 is not open" ]]
 }
 
 @test "a worker in Python takes its sockets, and answers during a reload" {

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <netinet/in.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -226,6 +227,26 @@ WORKER descriptors() {
   for (int fd = 0; fd < 64; fd++)
     if (fcntl(fd, F_GETFD) >= 0)
       snprintf(line + strlen(line), sizeof line - strlen(line), " %d", fd);
+  say("%s\n", line);
+  return steadily();
+}
+
+// Prints the path or the port of each socket that it was given, in their order.
+WORKER sockets() {
+  union {
+    sockaddr any;
+    sockaddr_in v4;
+    sockaddr_un path;
+  } name;
+  char line[4096] = "sockets:";
+  const char* count = getenv("LISTEN_FDS");
+  for (int fd = 3; fd < 3 + atoi(count ? count : "0"); fd++) {
+    socklen_t size = sizeof name;
+    char* end = line + strlen(line);
+    if (getsockname(fd, &name.any, &size) != 0) snprintf(end, 8, " none");
+    else if (name.any.sa_family == AF_UNIX) snprintf(end, 128, " %.120s", name.path.sun_path);
+    else snprintf(end, 8, " %d", ntohs(name.v4.sin_port));  // of IPv6 it is in the same place
+  }
   say("%s\n", line);
   return steadily();
 }
