@@ -183,7 +183,9 @@ bats_require_minimum_version 1.5.0
 
 @test "a level that does not exist is a usage error that lists those that do" {
   refused "'loud': must be debug, info, warning, error or critical" -l loud ./w.so:run
-  refused "must be debug" -l INFO ./w.so:run
+  for level in INFO inf infos debu warn err crit notice emergency '' 6; do
+    refused "'$level': must be debug" -l "$level" ./w.so:run
+  done
 }
 
 @test "a timeout for a command, which cannot yield, is a usage error" {
