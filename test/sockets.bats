@@ -233,8 +233,10 @@ without_v6() {
 
 @test "what the kernel says about an address is what forkd says, except for the ports below 1024" {
   command -v strace >/dev/null || skip "no strace"
+  touch file 127.0.0.1:1023
   for case in "EACCES 127.0.0.1:1023 ports below 1024 need" "EACCES :1023 ports below 1024 need" \
-    "EACCES 127.0.0.1:1024 Permission denied" "EADDRINUSE 127.0.0.1:1023 Address" "EACCES ./path Permission denied"; do
+    "EACCES 127.0.0.1:1024 Permission denied" "EADDRINUSE 127.0.0.1:1023 Address" "EACCES ./path Permission denied" \
+    "EACCES ./file Permission denied"; do
     read -r error address reason <<<"$case"
     run strace -o trace -e trace=bind -e inject=bind:error="$error" "$FORKD" -b "$address" sh -c "$never"
     echo "$output"
@@ -281,15 +283,15 @@ without_v6() {
     eventually answers ./path
     kill -KILL "$master" $(living "$master")
     [ -S path ]
-    strace -o trace -e trace="$calls" -e inject="$calls:delay_enter=300000" \
-      "$FORKD" -b ./path "$HTTPD:run" >>out 2>>log 3>&- &
-    first=$!
-    "$FORKD" -b ./path "$HTTPD:run" >>out 2>>log2 3>&- &
-    second=$!
+    for log in log log2; do
+      strace -o trace -e trace="$calls" -e inject="$calls:delay_enter=300000" \
+        "$FORKD" -b ./path "$HTTPD:run" >>out 2>>$log 3>&- &
+      first=${second:-} second=$!
+    done
     eventually one_is_gone
     cat log log2 | grep -q "cannot listen on ./path: Address.* in use"
     eventually answers ./path
-    kill -TERM "$(living "$first")" "$second" 2>/dev/null || kill -TERM "$second" || :
+    kill -TERM $(living "$first") $(living "$second")
     wait "$first" "$second" || :
   done
 }
@@ -315,6 +317,17 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
     "$FORKD" -b ./socket sh -c "$never"
   [ "$status" -eq 1 ] && [ ! -e started ]
   [[ $output == *"cannot listen on ./socket: Address"*" in use"* ]]
+  answers ./socket
+}
+
+@test "a Unix socket that cannot be looked at is not taken for a stale one" {
+  command -v strace >/dev/null || skip "no strace"
+  run_forkd -b ./socket "$HTTPD:run"
+  eventually answers ./socket
+  run strace -o trace -e trace=socket -e inject=socket:error=EMFILE:when=2 "$FORKD" -b ./socket sh -c "$never"
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output == "forkd: cannot listen on ./socket: Address"*" in use"* ]]
   answers ./socket
 }
 
@@ -364,27 +377,29 @@ leave_stale() {
   stops_with 0
 }
 
-@test "forkd removes the file of its Unix socket at the end" {
-  run_forkd -b ./socket "$HTTPD:run"
+@test "forkd removes the files of its Unix sockets at the end" {
+  run_forkd -b ./socket -b "$PWD/two" "$HTTPD:run"
   eventually answers ./socket
   stops_with 0
-  [ ! -e socket ]
+  [ ! -e socket ] && [ ! -e two ]
   run "$FORKD" -b ./socket ./missing.so:run
   [ "$status" -eq 1 ]
   [ ! -e socket ]
 }
 
 @test "forkd does not remove what somebody has put in the place of its Unix socket" {
-  run_forkd -b ./one -b ./two "$HTTPD:run"
+  run_forkd -b ./one -b ./two -b ./three "$HTTPD:run"
   first=$master
   eventually answers ./two
   rm one two
   echo precious >one
+  mv three four
+  ln -s four three
   run_forkd -b ./two "$HTTPD:run"
   eventually answers ./two
   kill -TERM "$first"
   eventually gone_or_zombie "$first"
-  [ "$(cat one)" = precious ]
+  [ "$(cat one)" = precious ] && [ -L three ] && [ -S four ]
   answers ./two
 }
 
@@ -435,31 +450,20 @@ leave_stale() {
 }
 
 @test "no descriptor of forkd's own reaches a worker beside the sockets" {
-  leave_stale ./one
-  NOTIFY_SOCKET=$PWD/nobody \
-    background sh -c 'exec "$@" 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&- >>out 2>>log' - \
-    "$FORKD" -b ./one -b ./two "$W:descriptors"
-  master=$background
-  eventually printed '^open:'
-  cat out
-  # Above 9 there may be some that the shell could not close; forkd's would be the next free ones.
-  printed '^open: 0 1 2 3 4\( [1-9][0-9]\)*$'
-}
-
-@test "sockets that forkd was given are passed on, and its own follow them" {
-  # The outer forkd plays the service manager.
-  run_forkd -b ./one -b ./two -- "$FORKD" -b ./three "$W:environment" LISTEN_FDS
-  eventually printed '^LISTEN_FDS=3 '
-  stops_with 0
-  run_forkd -b ./one -b ./two -- "$FORKD" "$W:environment" LISTEN_PID
-  eventually printed '^LISTEN_PID='
-  [ "$(sed -n 's/^LISTEN_PID=\([0-9]*\) pid=\1$/same/p' out)" = same ]
-  stops_with 0
-  run_forkd -b ./one -b ./two -- "$FORKD" -b ./three "$HTTPD:run"
-  eventually answers ./one
-  answers ./two
-  answers ./three
-  stops_with 0
+  # What was there at descriptor 3 makes way for the first socket.
+  for inherited in '3<&-' '3</dev/null'; do
+    : >out
+    leave_stale ./one
+    NOTIFY_SOCKET=$PWD/nobody \
+      background sh -c "exec \"\$@\" $inherited 4<&- 5<&- 6<&- 7<&- 8<&- 9<&- >>out 2>>log" - \
+      "$FORKD" -b ./one -b ./two "$W:descriptors"
+    master=$background
+    eventually printed '^open:'
+    cat out
+    # Above 9 there may be some that the shell could not close; forkd's would be the next free ones.
+    printed '^open: 0 1 2 3 4\( [1-9][0-9]\)*$'
+    stops_with 0
+  done
 }
 
 @test "sockets come in the order of the command line, after those that forkd was given" {

@@ -18,7 +18,6 @@
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
-#include <sys/syscall.h>
 #endif
 
 #define WORKER extern "C" int
