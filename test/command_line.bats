@@ -159,7 +159,7 @@ bats_require_minimum_version 1.5.0
 @test "a time that is very short is not 0, which would mean never" {
   # For a command only a timeout that is off is in order.
   for seconds in 0.0001 .0000000000000000000000000001; do
-    refused "'sleep' is a command" -t "$seconds" sleep 1
+    refused "'false' is a command" -t "$seconds" false
   done
   run_forkd -g 0.0001 "$W:hangs"
   eventually has_workers 1
@@ -189,7 +189,25 @@ bats_require_minimum_version 1.5.0
 }
 
 @test "a timeout for a command, which cannot yield, is a usage error" {
-  refused "'sleep' is a command" -t 1 sleep 1
+  refused "'false' is a command" -t 1 false
+}
+
+# The order of the lines in one log says which time is the longest.
+@test "the grace period and the warm-up are 8 seconds if nothing else is said" {
+  graces= warm_ups=
+  for option in '-g 7 -w 7' '' '-g 9 -w 9'; do
+    run_forkd $option "$W:hangs"
+    graces="$graces$master "
+    run_forkd $option sleep 1000
+    warm_ups="$warm_ups$master "
+  done
+  eventually logged_times 6 "started$"
+  kill -TERM $graces
+  kill -HUP $warm_ups
+  eventually logged_times 3 "was ended by signal 9"
+  eventually logged_times 3 "reload succeeded"
+  [ "$(sed -n 's/forkd.\([0-9]*\).*was ended by signal 9.*/\1/p' log | tr '\n' ' ')" = "$graces" ]
+  [ "$(sed -n 's/forkd.\([0-9]*\).*reload succeeded.*/\1/p' log | tr '\n' ' ')" = "$warm_ups" ]
 }
 
 @test "no control character in an argument breaks the line, and other characters stay" {

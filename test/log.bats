@@ -22,7 +22,7 @@ load helper
 # something_of_each LEVEL: a pool with events of all levels but the highest, down to LEVEL.
 something_of_each() {
   : >log
-  start_one -l "$1"
+  case $1 in default) start_one ;; *) start_one -l "$1" ;; esac
   eventually has_workers 1
   kill -KILL "$(living "$master")"
   eventually logged_or_less_important "$1" "was ended by signal 9"
@@ -36,7 +36,7 @@ something_of_each() {
 logged_or_less_important() { [ "$1" = error ] || logged "$2"; }
 
 @test "a level leaves out what is less important, and nothing else" {
-  for level in "debug debug error info warning" "info error info warning" "warning error warning" "error error"; do
+  for level in "debug debug error info warning" "info error info warning" "default error info warning" "warning error warning" "error error"; do
     something_of_each "${level%% *}"
     [ "$(sed 's/^forkd\[[0-9]*\]: \([a-z]*\): .*/\1/' log | sort -u | tr '\n' ' ')" = "${level#* } " ]
   done
