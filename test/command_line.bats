@@ -20,7 +20,8 @@ refused() {
 accepted() {
   run "$FORKD" "$@"
   echo "$*: status $status, output '$output'"
-  [ "$status" -eq 1 ] && [[ $output == *"cannot load "* ]]
+  [ "$status" -eq 1 ]
+  [[ $output == *"cannot load "* ]]
 }
 
 bats_require_minimum_version 1.5.0

@@ -39,6 +39,7 @@ build_all() {
   start tool room -O2
   start tool second
   start tool slow_log
+  start tool handlers
   start application with_object "$ROOT/forkd.o"
   start application with_archive -L"$ROOT" -lforkd
   start application_in_cxx

@@ -113,6 +113,68 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
   logged_times 0 "target stays 1"
 }
 
+# taken_together SIGNAL ...: the master, which is stopped, finds them all when it goes on.
+taken_together() {
+  kill -STOP "$master"
+  eventually is_state "$master" T
+  for name; do signal "$name"; done
+  kill -CONT "$master"
+}
+
+@test "signals that are taken together act in the order USR1, USR2, HUP, each of them once" {
+  deploy one
+  run_forkd -n 2 ./code.so:steady
+  eventually logged_times 2 started
+  # The kernel merges those that are equal.
+  taken_together HUP USR2 USR1 HUP USR2 USR1
+  eventually logged "reload complete"
+  [ "$(sed -n 's/^.*: the target is now \(.\)$/\1/p; s/^.*: reload: trying .*/R/p' log | tr -d '\n')" = 32R ]
+  logged_times 0 "already"
+}
+
+@test "what is taken together with a shutdown is ignored" {
+  run_forkd -n 2 "$W:steady"
+  eventually logged_times 2 started
+  taken_together USR1 HUP USR2 TERM
+  ends_with 0
+  logged_times 1 "shutting down"
+  logged_times 0 "target\|reload"
+}
+
+@test "each of several equal signals counts, when they come while the master is at work" {
+  command -v strace >/dev/null || skip "no strace"
+  # After each line the master is held up for a while.
+  strace -o trace -e trace=write -e inject=write:delay_exit=300000 "$FORKD" "$W:steady" >>out 2>>log 3>&- &
+  tracer=$!
+  eventually logged "worker 0 (pid [0-9]*) started"
+  master=$(living "$tracer")
+  signal USR1
+  eventually logged "target is now 2"
+  signal USR1
+  eventually logged "worker 1 (pid [0-9]*) started"
+  signal USR1
+  eventually target_is 4
+  signal TERM
+  eventually gone_or_zombie "$tracer"
+}
+
+@test "a signal disturbs nothing in the master: errno, a read, a pipe that is full" {
+  "$BIN/handlers"
+}
+
+@test "what an application has set up for its signals is as before at the end, and when there was no begin" {
+  "$BIN/handlers" restore
+  command -v strace >/dev/null && [ -z "$LDFLAGS" ] || return 0
+  strace -o trace -e trace=rt_sigaction "$BIN/handlers" restore
+  calls=$(grep -n 'SA_NOCLDSTOP}, {' trace | cut -d: -f1)
+  for call in $(echo "$calls" | sed -n '1p;2p;$p'); do
+    run strace -o trace -e trace=rt_sigaction -e inject=rt_sigaction:error=EINVAL:when="$call" "$BIN/handlers" restore
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "$output" = "Invalid argument" ]
+  done
+}
+
 @test "HUP, INT, QUIT and TERM to a worker itself end it at its next yield, and it is replaced at once" {
   run_forkd -n 1 -l debug "$W:steady"
   for name in HUP INT QUIT TERM; do
@@ -129,19 +191,24 @@ term_interrupts() {
   printed "read failed: Interrupted system call"
 }
 
-@test "HUP leaves a worker's blocking read alone, TERM interrupts it" {
+@test "HUP, INT and QUIT leave a worker's blocking read alone, TERM interrupts it" {
   mkfifo fifo
   run_forkd "$W:reads" fifo
-  eventually printed reading
   exec 8<>fifo
-  first=$(pid_of 0)
-  kill -HUP "$first"
-  printf 'a' >&8
-  eventually printed "task a"
-  eventually is_replaced 0 "$first"
+  count=0
+  for name in HUP INT QUIT; do
+    count=$((count + 1))
+    eventually printed_times $count reading
+    first=$(pid_of 0)
+    eventually is_state "$first" S
+    kill -s $name "$first"
+    printf 'a' >&8
+    eventually printed_times $count "task a"
+    eventually is_replaced 0 "$first"
+  done
   never printed "read failed"
   second=$(pid_of 0)
-  eventually printed_times 2 reading
+  eventually printed_times 4 reading
   # Not once: the first one may come when it has said that it reads, but does not yet.
   eventually term_interrupts "$second"
   eventually is_replaced 0 "$second"
@@ -203,10 +270,11 @@ feed_until_ended() {
   ends_with 0
 }
 
-@test "neither SIGPIPE nor SIGTTOU ends or stops the master" {
+@test "neither SIGPIPE nor SIGXFSZ nor SIGTTOU ends or stops the master" {
   run_forkd "$W:steady"
   eventually logged started
   signal PIPE
+  signal XFSZ
   signal TTOU
   signal USR1
   eventually has_workers 2

@@ -101,7 +101,8 @@ all_answered() {
   run_forkd -b ./one -b "$PWD/two" "$HTTPD:run"
   eventually answers ./one
   answers "$PWD/two"
-  [ -S one ] && [ -S two ]
+  [ -S one ]
+  [ -S two ]
 }
 
 @test "-b may be given several times" {
@@ -153,8 +154,10 @@ parsed() { for address; do cannot_listen "" "$address" || return; done; }
   eventually printed "^sockets:$paths\$"
   answers_nobody=$(printf ' -b ./x%s' $(seq 65))
   run --separate-stderr "$FORKD" $answers_nobody sh -c "$never"
-  [ "$status" -eq 2 ] && [[ $stderr == "forkd: more than 64 addresses "* ]]
-  [ ! -e started ] && [ ! -e x1 ]
+  [ "$status" -eq 2 ]
+  [[ $stderr == "forkd: more than 64 addresses "* ]]
+  [ ! -e started ]
+  [ ! -e x1 ]
 }
 
 @test "the path of a Unix socket may be as long as the system allows" {
@@ -351,13 +354,18 @@ one_is_gone() { gone_or_zombie "$first" || gone_or_zombie "$second"; }
   cannot_listen exists ./folder
   cannot_listen exists ./link
   cannot_listen exists ./link2
-  [ "$(cat file)" = precious ] && [ -d folder ] && [ -L link ] && [ -L link2 ] && [ -S socket ]
+  [ "$(cat file)" = precious ]
+  [ -d folder ]
+  [ -L link ]
+  [ -L link2 ]
+  [ -S socket ]
 }
 
 @test "an address that fails leaves nothing behind of those before it" {
   echo precious >file
   cannot_listen exists ./file -b ./socket
-  [ ! -e socket ] && [ "$(cat file)" = precious ]
+  [ ! -e socket ]
+  [ "$(cat file)" = precious ]
 }
 
 # leave_stale PATH: as a master that was killed leaves its socket.
@@ -381,7 +389,8 @@ leave_stale() {
   run_forkd -b ./socket -b "$PWD/two" "$HTTPD:run"
   eventually answers ./socket
   stops_with 0
-  [ ! -e socket ] && [ ! -e two ]
+  [ ! -e socket ]
+  [ ! -e two ]
   run "$FORKD" -b ./socket ./missing.so:run
   [ "$status" -eq 1 ]
   [ ! -e socket ]
@@ -399,7 +408,9 @@ leave_stale() {
   eventually answers ./two
   kill -TERM "$first"
   eventually gone_or_zombie "$first"
-  [ "$(cat one)" = precious ] && [ -L three ] && [ -S four ]
+  [ "$(cat one)" = precious ]
+  [ -L three ]
+  [ -S four ]
   answers ./two
 }
 
@@ -421,7 +432,8 @@ leave_stale() {
   run_forkd -b ./one sh -c 'echo "$LISTEN_FDS $LISTEN_PID $$"; exec sleep 1000'
   eventually printed '^1 '
   read -r count pid own <out
-  [ "$count" -eq 1 ] && [ "$pid" -eq "$own" ]
+  [ "$count" -eq 1 ]
+  [ "$pid" -eq "$own" ]
 }
 
 @test "without sockets a worker is not told of any, not even of somebody else's" {
@@ -510,12 +522,18 @@ leave_stale() {
 
 @test "sockets that forkd was promised, but not given, end it" {
   run --separate-stderr sh -c 'LISTEN_FDS=9223372036854775807 LISTEN_PID=$$ exec "$FORKD" sh -c "$0" 3>&-' "$never"
-  [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ]
+  [ "$status" -eq 1 ]
+  [ "${#stderr_lines[@]}" -eq 1 ]
   run --separate-stderr sh -c 'LISTEN_FDS=7 LISTEN_PID=$$ exec "$FORKD" sh -c "$0" 3>&-' "$never"
-  [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ]
+  [ "$status" -eq 1 ]
+  [ "${#stderr_lines[@]}" -eq 1 ]
+  [ ! -e started ]
   [[ $stderr == "forkd: LISTEN_FDS is '7', but descriptor 3 is not open" ]]
   run --separate-stderr sh -c 'LISTEN_FDS=2 LISTEN_PID=$$ exec "$FORKD" -b ./one sh -c "$0" 3</dev/null 4<&-' "$never"
-  [ "$status" -eq 1 ] && [ "${#stderr_lines[@]}" -eq 1 ] && [ ! -e started ] && [ ! -e one ]
+  [ "$status" -eq 1 ]
+  [ "${#stderr_lines[@]}" -eq 1 ]
+  [ ! -e started ]
+  [ ! -e one ]
   [[ $stderr == "forkd: LISTEN_FDS is '2', but descriptor 4 is not open" ]]
 }
 
