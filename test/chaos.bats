@@ -124,6 +124,17 @@ settled_somehow() {
   done
 }
 
+@test "what is missing to begin with is named, with the reason" {
+  command -v strace >/dev/null || skip "no strace"
+  for calls in "?pipe,pipe2" "fcntl,?fcntl64"; do
+    rm -f log
+    strace -o trace -e trace="$calls" -e inject="$calls:error=EMFILE:when=1" "$FORKD" "$W:returns" 1 >>out 2>>log 3>&- &
+    background=$!
+    wait "$background" || :
+    ! grep -q INJECTED trace || logged_times 1 "critical: cannot make a pipe: \(Too many open files\|No file desc\)"
+  done
+}
+
 @test "each system call of a starting worker that fails is an orderly error, or is recovered from" {
   command -v strace >/dev/null || skip "no strace"
   inject prctl EINVAL 1 -f

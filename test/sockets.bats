@@ -457,7 +457,7 @@ leave_stale() {
 
 @test "a socket never takes the place of a standard descriptor that forkd was started without" {
   background sh -c 'exec "$@" 0<&- 1>&- 2>&-' - "$FORKD" -b ./one -b ./two \
-    sh -c ': <&0 && : >&1 && : >&2 && touch open; exec sleep 1000'
+    sh -c ': <&0 && echo x >&1 && echo x >&2 && touch open; exec sleep 1000'
   eventually [ -e open ]
 }
 
@@ -552,6 +552,39 @@ leave_stale() {
   kill -TERM "$background"
   wait "$background" || :
   grep -q '^ok [0-9]* refused 0 cut 0 other 0$' plain
+}
+
+# closed_on_exec PID: all descriptors from 3 on, apart from those that the test has itself.
+closed_on_exec() {
+  for fd in /proc/"$1"/fdinfo/*; do
+    number=${fd##*/}
+    [ "$number" -lt 3 ] || [ -e "/proc/$$/fd/$number" ] && continue
+    flags=$(sed -n 's/^flags:[^0-9]*//p' "$fd")
+    echo "descriptor $number, flags $flags"
+    [ $((flags & 02000000)) -ne 0 ] || return 1
+  done
+}
+
+@test "a program that master or worker execute gets no descriptor of forkd's own" {
+  grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
+  mkfifo pipe
+  background cat pipe
+  NOTIFY_SOCKET=$PWD/nobody "$FORKD" "$W:polls" >>out 2>pipe 3>&- &
+  master=$!
+  eventually printed polling
+  [ "$(ls "/proc/$master/fd" | wc -l)" -ge 7 ]
+  closed_on_exec "$master"
+  closed_on_exec "$(living "$master")"
+}
+
+@test "no descriptor of forkd's own is 0, 1 or 2, also in an application that has closed them" {
+  [ -d /proc/self/fd ] || skip "no /proc/PID/fd"
+  "$BIN/with_archive" run <&- >&- 2>&- 3>&- &
+  master=$!
+  eventually has_workers 2
+  ls "/proc/$master/fd" >descriptors
+  never grep -x '[012]' descriptors
+  grep -x '[3-9]' descriptors
 }
 
 # --- connections while workers come and go
