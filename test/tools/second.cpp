@@ -17,5 +17,19 @@ int main() {
   if (second_stop) return puts("an echo became a second signal with time"), 1;
   raise(SIGQUIT);
   if (!second_stop) return puts("a second signal was taken for an echo"), 1;
+
+  // One signal after the other: each up to 0.1 s after the first is an echo, and no later one is.
+  first_stop_at = 0;
+  second_stop = false;
+  const Ms earliest = clock_ms();
+  raise(SIGTERM);
+  const Ms latest = clock_ms();
+  while (!second_stop) {
+    pause_ms(3);
+    const Ms before = clock_ms();
+    raise(SIGTERM);
+    if (second_stop && clock_ms() - earliest < 99) return puts("an echo was not one"), 1;
+    if (!second_stop && before - latest > 101) return puts("a late signal was an echo"), 1;
+  }
   return 0;
 }
