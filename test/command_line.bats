@@ -43,6 +43,19 @@ bats_require_minimum_version 1.5.0
   while read -r option; do [[ $output == *"$option"* ]] || { echo "no $option"; return 1; }; done <options
 }
 
+@test "--help names forms, defaults, limits and signals" {
+  "$FORKD" --help >help
+  [ -z "$(tail -c 1 help)" ]
+  tr -s ' \n' ' ' <help >text
+  for words in "usage: forkd \[-hV\] \[-b address\]... \[-g seconds\] \[-l level\] \[-n number\] \[-t seconds\] \[-w seconds\] worker \[argument ...\]" \
+    "PATH:SYMBOL" "--bind ADDRESS listen on V4:PORT, \[V6\]:PORT, :PORT or a path with a slash" \
+    "--grace SECONDS [^-]*0: for ever (default 8)" "--log-level LEVEL debug, info, warning, error or critical (default info)" \
+    "--num-workers N initial number of workers, 1 to 1024 (default 1)" "--timeout SECONDS [^-]*0: never (default 0)" \
+    "--warm-up SECONDS .*-t); 0: [^-]*(default 8)" "USR1 adds .*USR2 removes .*HUP .*INT, QUIT and TERM shut down"; do
+    grep -q -e "$words" text || { echo "no $words"; return 1; }
+  done
+}
+
 @test "--version prints one line and exits with 0" {
   for option in -V --version; do
     run --separate-stderr "$FORKD" $option
