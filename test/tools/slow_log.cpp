@@ -76,26 +76,31 @@ static bool check_count(const char* kind) {
 static void not_mine(int) {}
 
 // Whether SIGALRM is as the application has it: handled, blocked, and its timer armed or not.
-static bool alarm_is(bool armed) {
+static bool alarm_is(void (*handler)(int), bool armed) {
   struct sigaction action;
   sigset_t mask;
   itimerval timer;
   sigaction(SIGALRM, nullptr, &action);
   pthread_sigmask(SIG_SETMASK, nullptr, &mask);
   getitimer(ITIMER_REAL, &timer);
-  const bool handled = action.sa_handler == not_mine && action.sa_flags & SA_RESTART;
+  const bool handled = action.sa_handler == handler && action.sa_flags & SA_RESTART;
   const bool blocked = sigismember(&mask, SIGALRM) == 1;
   const bool timed = armed ? timer.it_value.tv_sec > 500 && timer.it_interval.tv_sec == 7
                            : timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0;
   return handled && blocked && timed;
 }
 
-static void* check_alarm(void* good) {
+struct AlarmCheck {
+  void (*handler)(int);
+  bool good;
+};
+static void* check_alarm(void* which) {
+  auto& check = *static_cast<AlarmCheck*>(which);
   static char text[4 << 20];
   Ms shortest = never;
   master_thread = pthread_self();
   struct sigaction action {};
-  action.sa_handler = not_mine;
+  action.sa_handler = check.handler;
   action.sa_flags = SA_RESTART;
   sigaction(SIGALRM, &action, nullptr);
   sigset_t alarm;
@@ -111,16 +116,17 @@ static void* check_alarm(void* good) {
     const ssize_t written = write_in_time(text, sizeof text);  // more than a pipe holds
     shortest = min(shortest, clock_ms() - began);
     if (written <= 0 || written >= ssize_t{sizeof text}) return failed("not cut short"), nullptr;
-    if (!alarm_is(armed)) return failed("SIGALRM is not as before"), nullptr;
+    if (!alarm_is(check.handler, armed)) return failed("SIGALRM is not as before"), nullptr;
     if (write_in_time(text, 1) > 0) return failed("there was room"), nullptr;
-    if (!alarm_is(armed)) return failed("SIGALRM is not as before, without room"), nullptr;
+    if (!alarm_is(check.handler, armed))
+      return failed("SIGALRM is not as before, without room"), nullptr;
     close(reader);
   }
   // It takes a few milliseconds, and on a busy machine not each time more than half a second.
   if (shortest > 500) return failed("the write took too long"), nullptr;
   const itimerval none{};
   setitimer(ITIMER_REAL, &none, nullptr);
-  *static_cast<bool*>(good) = true;
+  check.good = true;
   return nullptr;
 }
 
@@ -129,14 +135,16 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   if (argc != 2) return 2;
   if (strcmp(argv[1], "alarm") != 0) return check_count(argv[1]) ? 0 : 1;
-  bool good = false, good_in_thread = false;
+  // First with the default action: a SIGALRM that comes after that is restored ends the process.
+  AlarmCheck alone{.handler = SIG_DFL, .good = false},
+      in_thread{.handler = not_mine, .good = false};
   pthread_t thread;
-  check_alarm(&good);
+  check_alarm(&alone);
   sigset_t none;
   sigemptyset(&none);
   pthread_sigmask(SIG_SETMASK, &none, nullptr);
   // The kernel gives the signal of a timer to the first thread, if that does not block it.
-  if (pthread_create(&thread, nullptr, check_alarm, &good_in_thread) != 0) return 1;
+  if (pthread_create(&thread, nullptr, check_alarm, &in_thread) != 0) return 1;
   pthread_join(thread, nullptr);
-  return good && good_in_thread ? 0 : 1;
+  return alone.good && in_thread.good ? 0 : 1;
 }
