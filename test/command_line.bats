@@ -158,9 +158,11 @@ bats_require_minimum_version 1.5.0
 
 @test "seconds that are none, or negative, are a usage error" {
   for seconds in -1 -0 +5 x 4x '' . 1.2.3 1e3 inf nan 0x10 ' 1' '1 ' 1,5 1000000000.5 1000000001 99999999999999999999; do
-    refused "wrong grace period '$seconds': must be seconds" -g "$seconds" ./w.so:run
+    refused "wrong grace period '$seconds': must be seconds from 0 to 1000000000, such as" -g "$seconds" ./w.so:run
+  done
+  for seconds in -1 '' 1000000001; do
     refused "wrong timeout '$seconds': must be seconds" -t "$seconds" ./w.so:run
-    refused "wrong warm-up '$seconds': must be seconds from 0 to 1000000000" -w "$seconds" ./w.so:run
+    refused "wrong warm-up '$seconds': must be seconds" -w "$seconds" ./w.so:run
   done
 }
 
@@ -209,15 +211,17 @@ bats_require_minimum_version 1.5.0
 # The order of the lines in one log says which time is the longest.
 @test "the grace period and the warm-up are 8 seconds if nothing else is said" {
   graces= warm_ups=
-  for option in '-g 7 -w 7' '' '-g 9 -w 9'; do
+  for option in '-g 9 -w 9' '' '-g 7 -w 7'; do
     run_forkd $option "$W:hangs"
-    graces="$graces$master "
+    graces="$master $graces"
     run_forkd $option sleep 1000
-    warm_ups="$warm_ups$master "
+    warm_ups="$master $warm_ups"
   done
   eventually logged_times 6 "started$"
-  kill -TERM $graces
-  kill -HUP $warm_ups
+  for pid in $graces; do terms="$pid ${terms:-}"; done
+  for pid in $warm_ups; do hups="$pid ${hups:-}"; done
+  kill -TERM $terms
+  kill -HUP $hups
   eventually logged_times 3 "was ended by signal 9"
   eventually logged_times 3 "reload succeeded"
   [ "$(sed -n 's/forkd.\([0-9]*\).*was ended by signal 9.*/\1/p' log | tr '\n' ' ')" = "$graces" ]
