@@ -75,8 +75,148 @@ application=with_archive
 
 @test "bad options, bad arguments and a null function are EINVAL, and nothing is started" {
   run "$BIN/with_archive" errors
+  echo "$output"
   [ "$output" = "$(printf 'buffered\nall refused')" ]
 }
+
+@test "the outermost options are taken, also after an error" {
+  run_application limits
+  ends_with 0
+  printed "^all taken$"
+}
+
+@test "times of less than a millisecond are not nothing, which would mean never or for ever" {
+  run_application tiny
+  eventually logged_at_least 2 "was ended by signal 6"
+  run_application grace 1e-9
+  eventually logged_at_least 2 "worker 1 (pid [0-9]*) started"
+  stops_with 3
+}
+
+@test "a grace period of 0 is the default one, and a negative one lasts for ever" {
+  run_application grace -1
+  for_ever=$master
+  run_application grace 0
+  eventually logged_times 4 "started"
+  # The one that might end sooner is asked first.
+  kill -TERM "$for_ever"
+  eventually logged_times 1 "shutting down"
+  stops_with 3
+  logged_times 2 "is killed"
+  kill -0 "$for_ever"
+  kill -KILL $(living "$for_ever")
+}
+
+@test "each level of the log is that of its pool alone" {
+  run_application levels 7 6 4 3 2 0
+  ends_with 0
+  levels=$(awk '/^level/ { level = $2 } /^forkd/ { print level, $2 }' log | sort -u | tr '\n' ';')
+  [ "$levels" = "0 info:;6 info:;7 debug:;7 info:;" ]
+}
+
+@test "a pool knows nothing of those before it in the same process" {
+  run_application pools
+  ends_with 0
+  # One was killed by a second signal, one took its time after the first, two gave up.
+  [ "$(grep -v buffered out | tr '\n' ' ')" = "killed 3 lingers 0 fails 1 fails 1 stops 0 " ]
+  starts=$(awk '/: forkd / { print n; n = 0 } /started$/ { n++ } END { print n }' log | tr '\n' ' ')
+  [ "$starts" = " 1 1 5 5 1 " ]
+}
+
+@test "the service manager is told of each pool as of the first one" {
+  background "$BIN/notify_sink" notify >>heard
+  eventually grep -q listening heard
+  NOTIFY_SOCKET=$PWD/notify run_application twice
+  eventually grep -q READY=1 heard
+  signal HUP
+  eventually logged "reload complete"
+  signal TERM
+  eventually grep -q "READY=1 STATUS=3 of 3 workers healthy; last reload: none" heard
+  signal TERM
+  ends_with 0
+  [ "$(grep -c STOPPING=1 heard)" -eq 2 ]
+}
+
+@test "many pools in one process leave no memory behind" {
+  [ -r /proc/self/statm ] || skip "no /proc"
+  case $LDFLAGS in *sanitize*) skip "a sanitizer keeps memory" ;; esac
+  run_application leaks
+  ends_with 0
+  [ "$(sed -n 's/^grown by \(.*\) KiB$/\1/p' out)" -lt 500 ]
+}
+
+@test "an application without any environment runs a pool" {
+  run_application no-environment
+  ends_with 0
+  [ "$(grep -v buffered out)" = "FORKD_WORKER=0" ]
+}
+
+@test "a worker starts with the caller's mask, but for the signals that mean something to it" {
+  hup=1 int=2 quit=3 term=15 alrm=14
+  numbers="$hup $int $quit $alrm $term $(kill -l USR1) $(kill -l USR2)"
+  run_application mask $numbers
+  ends_with 0
+  printed "^worker blocks $alrm$"
+  printed "^caller blocks $(echo $numbers | tr ' ' '\n' | sort -n | tr '\n' ' ' | sed 's/ $//')$"
+}
+
+@test "a worker has the descriptors of the caller and none of the master's" {
+  # A log in a pipe and a service manager need one more each.
+  mkfifo pipe
+  background cat pipe >>log
+  NOTIFY_SOCKET=$PWD/nowhere "$BIN/with_archive" state >>out 2>pipe 3>&- &
+  master=$!
+  ends_with 0
+  printed "^caller .* open"
+  [ "$(sed -n 's/^worker.* open //p' out)" = "$(sed -n 's/^caller.* open //p' out)" ]
+  [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^caller //p' out)" ]
+}
+
+@test "a signal that cannot be handled is an error, and leaves everything as it was" {
+  command -v strace >/dev/null || skip "no strace"
+  [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
+  # The state is read by ten calls before.
+  strace -o trace -e trace=rt_sigaction -e inject=rt_sigaction:error=EPERM:when=13 \
+    "$BIN/with_archive" refused >out 2>log 3>&-
+  printed "^returned -1: Operation not permitted$"
+  [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
+  printed "^returned 0$"
+}
+
+@test "a signal that comes when a pool has just ended is not one to the next" {
+  command -v strace >/dev/null || skip "no strace"
+  # With the end of the last worker, when the master has already looked which signals have come.
+  strace -o trace -e trace=waitid -e inject=waitid:signal=SIGTERM:when=1 \
+    "$BIN/with_archive" levels 6 6 >out 2>log 3>&-
+  logged_times 2 "started$"
+  logged_times 2 "exited with status 0"
+}
+
+@test "getopt begins anew in a worker, wherever the application is in its own arguments" {
+  run_application options -abc
+  eventually printed "^worker finds abc$"
+}
+
+@test "in ps a worker has the application's name and its number, as far as there is room" {
+  [ "$(uname)" = Linux ] || skip "Linux only"
+  cp "$BIN/with_archive" a-very-long-name
+  "./a-very-long-name" run >>out 2>>log 3>&- &
+  master=$!
+  eventually has_workers 2
+  eventually is_called "$(pid_of 1)" a-very-long-n-1
+}
+is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
+
+@test "children of an application that does not want to wait for them leave no zombies" {
+  for way in "" no-wait; do
+    rm -f log
+    run_application silent $way
+    eventually has_workers 2
+    eventually no_others
+    stops_with 0
+  done
+}
+no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
 
 @test "forkd_run may be called again, and leaves signals, mask and descriptors as they were" {
   run_application twice
@@ -159,8 +299,13 @@ application=with_archive
   run_application forks
   eventually printed_times 2 "^worker"
   touch go
-  # Its dispositions are the caller's (who may ignore INT and QUIT), so a signal does what it does elsewhere.
-  eventually printed "^child d [di] [di] d d d d d d d "
+  # Its dispositions are the caller's (who may ignore some), so a signal does what it does elsewhere;
+  # and USR2 has the handler that the application has set meanwhile.
+  eventually printed "^later"
+  sed -n 's/^start //p' out | awk '{ $6 = "h"; print }' >expected
+  sed -n 's/^child //p' out | sed -n 1p | diff expected -
+  printed "^child yields 1 number -1 stop 0$"
+  printed "^child's own pool 0$"
   eventually printed "^second refused$"
   child=$(living "$master" | grep -v -x -e "$(pid_of 0)" -e "$(pid_of 1)")
   kill -TERM "$child"
@@ -178,6 +323,12 @@ application=with_archive
   has_workers 2
   logged_times 0 "shutting down"
   stops_with 0
+}
+
+@test "what is forked while workers start and signals come can have a pool of its own" {
+  run_application storm
+  ends_with 0
+  printed "^40 good children, pool 0$"
 }
 
 @test "a worker function runs alone, without forkd" {

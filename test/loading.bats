@@ -60,3 +60,40 @@ load helper
     rm log
   done
 }
+
+@test "a file that is replaced while it is loaded runs nothing: another process loads the pool's" {
+  # Nobody can know which of the two was loaded.
+  deploy replaces
+  cp "$BIN/one.so" next.so
+  run_forkd ./code.so:steady
+  eventually runs 2 1
+  never runs 1 1
+  starts_of 0 2
+  logged "worker 0 (pid $(first_pid_of 0)) exited with status 0"
+  # In a trial, too, where that is no failure.
+  deploy replaces
+  cp "$BIN/one.so" next.so
+  : >out
+  signal HUP
+  eventually logged "reload complete"
+  runs 2 2
+  never runs 1 1
+  starts_of 1024 2
+  logged_times 0 "reload failed"
+}
+
+@test "the reason why code cannot be loaded is logged whole, however long its path is" {
+  name=$(printf '%0200d' 0)
+  mkdir "$name"
+  cp "$BIN/undefined.so" "$name/code.so"
+  run_forkd "./$name/code.so:steady"
+  ends_with 1
+  logged "cannot load ./$name/code.so:steady: .*a_symbol_that_nobody_has"
+}
+
+@test "a pool that cannot be loaded ends with 1 also when one of its workers has to be killed" {
+  run_forkd -n 2 -g 0.3 "$BIN/hang_0.so:nothing"
+  ends_with 1
+  logged "worker 1 .* no function 'nothing'"
+  logged "worker 0 .* is killed"
+}

@@ -39,9 +39,42 @@ no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /
   logged_times 1 started
 }
 
-@test "as PID 1 it lets what the workers left behind end in an orderly way" {
-  run_as_init "$W:leaves_orderly_orphan"
+@test "as PID 1 it lets what the workers left behind end in an orderly way, and ends as soon as that has" {
+  run_as_init -g 0 "$W:leaves_orderly_orphan"
   eventually printed "^orderly [0-9]"
+  signal TERM
+  init_ends_with 0
+  printed "orderly end"
+}
+
+@test "as PID 1 it lets what the workers left behind in a stop go on, to end" {
+  run_as_init -g 0 "$W:leaves_stopped_orphan"
+  eventually printed stopped
+  signal TERM
+  init_ends_with 0
+}
+
+@test "as PID 1 workers and orphans together take no longer than the grace period" {
+  run_as_init -g 3 "$W:hangs_with_stubborn_orphan"
+  eventually has_children 1 "$(living "$master")"
+  began=${EPOCHREALTIME/[.,]/}
+  signal TERM
+  eventually logged "worker 0 .*is killed"
+  killed=${EPOCHREALTIME/[.,]/}
+  init_ends_with 3
+  # Another grace period would take as long once more.
+  [ $(((${EPOCHREALTIME/[.,]/} - killed) * 2)) -lt $((killed - began)) ]
+}
+has_children() { [ "$(children "$2" | wc -l)" -eq "$1" ]; }
+
+@test "as PID 1 an echo of the first TERM cuts no wait for orphans short" {
+  # It is one when it comes within a tenth of a second: this may take several tries.
+  eventually is_echo
+}
+is_echo() {
+  : >out
+  run_as_init -g 0 "$W:leaves_asking_orphan"
+  eventually printed asking
   signal TERM
   init_ends_with 0
   printed "orderly end"

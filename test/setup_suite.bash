@@ -27,6 +27,7 @@ build_all() {
   start so one workers/versioned.cpp '-DVERSION="1"'
   start so two workers/versioned.cpp '-DVERSION="2"'
   start so hang_0 workers/versioned.cpp '-DVERSION="2"' '-DHANGS="0"'
+  start so replaces workers/versioned.cpp '-DVERSION="2"' -DREPLACES
   start so ctor_crash workers/constructor.cpp -DCRASH
   start so ctor_exit workers/constructor.cpp -DEXIT
   start so ctor_hang workers/constructor.cpp -DHANG

@@ -70,13 +70,61 @@ load helper
   done
 }
 
-@test "a worker has none of the master's descriptors" {
-  run_forkd "$W:descriptors" 4>&- 5>&- 6>&-
-  eventually printed '^open: 0 1 2'
-  run sed -n 's/^open: 0 1 2//p' out
-  for fd in $output; do
-    # What was open already where forkd was started (by bats) may be there.
-    [ -e "/proc/$$/fd/$fd" ] || { echo "descriptor $fd"; return 1; }
+@test "a worker has none of the master's descriptors, at the start, in a trial and during one" {
+  deploy workers
+  # A log in a pipe and a service manager need one more each.
+  mkfifo pipe
+  background cat pipe >>log
+  (
+    for fd in 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done
+    NOTIFY_SOCKET=$PWD/nowhere exec "$FORKD" ./code.so:descriptors >>out 2>pipe
+  ) &
+  master=$!
+  eventually printed_lines 1
+  deploy workers
+  signal HUP
+  eventually logged "reload complete"
+  eventually printed_lines 3
+  # Moved, not removed: the worker that is added meanwhile finds it by its name.
+  mv code.so old.so
+  deploy ctor_hang
+  signal HUP
+  eventually logged_times 2 "worker 1024 (pid [0-9]*) started"
+  signal USR1
+  eventually printed_lines 4
+  # What the shell keeps open lies above.
+  cat out
+  [ "$(sed 's/ [1-9][0-9].*//' out | sort -u)" = "open: 0 1 2" ]
+}
+
+@test "a worker's environment is that of forkd, but for what says something about this worker" {
+  background env -i FIRST=1 FORKD_WORKER=7 SECOND=2 NOTIFY_SOCKET=/nowhere LISTEN_PID=1 LISTEN_FDS=5 \
+    FORKD_WORKERS=3 NOTIFY_SOCKETS=4 EMPTY= "$FORKD" -b ./socket "$W:prints_environment" >>out 2>>log
+  master=$background
+  eventually printed "^pid "
+  cat >expected <<END
+FIRST=1
+SECOND=2
+LISTEN_FDS=1
+FORKD_WORKERS=3
+NOTIFY_SOCKETS=4
+EMPTY=
+FORKD_WORKER=0
+LISTEN_PID=$(pid_of 0)
+pid $(pid_of 0)
+END
+  diff expected out
+}
+
+@test "a worker starts with the mask that forkd was started with, but for what means something to it" {
+  alrm=14
+  for number in $alrm 15; do
+    : >out
+    "$BIN/with_archive" blocked $number "$FORKD" "$W:dispositions" >>out 2>>log 3>&- &
+    master=$!
+    eventually printed SigCgt
+    [ "$(mask SigBlk out)" -eq $((number == alrm ? 1 << (alrm - 1) : 0)) ]
+    stops_with 0
   done
 }
 
@@ -97,6 +145,39 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   eventually printed polling
   stops_with 0
   printed '^stop 1 1 0$'
+}
+
+@test "the stop descriptor is readable at once when the request came before it was asked for" {
+  run_forkd "$W:asks_too_late"
+  eventually printed "^readable 1$"
+}
+
+@test "without a descriptor to be had there is no stop descriptor; later there is, the same at each call" {
+  run_forkd "$W:asks_without_descriptors"
+  eventually printed "^without -1 EMFILE$"
+  eventually printed "^with 1 again 1 more 2 closed on exec 2 blocks 0$"
+  eventually printed "^readable 1$"
+}
+
+@test "a request leaves the worker's errno alone" {
+  run_forkd "$W:keeps_errno"
+  eventually printed "^errno 0$"
+}
+
+@test "a worker that has not asked for the stop descriptor gets no signal, whatever its predecessor did" {
+  run_forkd -n 2 -l debug "$W:only_first_asks" "$PWD/asked"
+  eventually test -e asked
+  kill -KILL "$(pid_of 1)"
+  eventually printed next
+  eventually starts_of 1 2
+  signal USR2
+  eventually logged "the target is now 1"
+  signal USR1
+  # By now it would have had the signal.
+  eventually logged "the target is now 2"
+  kill -TERM "$(pid_of 1)"
+  eventually starts_of 1 3
+  never printed hup
 }
 
 @test "the stop descriptor becomes readable when the worker itself gets a signal" {
@@ -136,6 +217,19 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
     kill -0 "$worker"
     stops_with 0
   done
+}
+
+@test "a worker's child has default signals and none of the worker's requests, and may run a pool" {
+  (
+    trap '' HUP INT QUIT TERM USR1 USR2
+    exec "$FORKD" "$W:forks_and_asks" >>out 2>>log 3>&-
+  ) &
+  master=$!
+  # The handler for USR2 is the worker's own.
+  eventually printed "^child has d d d d d h and 1 descriptors less$"
+  eventually printed "^child's own pool 0$"
+  kill -HUP "$(pid_of 0)"
+  eventually printed "^child's stop descriptor is new and readable 0$"
 }
 
 @test "a process that a worker makes by clone alone ends by its own signal, and the worker stays" {
@@ -198,6 +292,12 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   eventually has_workers 2
   eventually is_called "$(pid_of 1)" forkd-1
   is_called "$master" forkd
+  stops_with 0
+  # Also where the program has another name.
+  cp "$FORKD" forkd-1.0
+  FORKD=./forkd-1.0 run_forkd "$W:steady"
+  eventually has_workers 1
+  eventually is_called "$(living "$master")" forkd-0
 }
 is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
 
@@ -207,4 +307,38 @@ is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
   stops_with 0
   logged_times 2 "exited with status 0"
   never printed .
+}
+
+@test "a worker that is still loading when it is asked to end runs what exit runs, with status 0" {
+  # Its constructor takes as long as there is a file.
+  cat >late.c <<'END'
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((constructor)) static void load(void) {
+  printf("buffered\n");
+  dprintf(2, "loading\n");
+  while (access("wait", F_OK) == 0) usleep(5000);
+}
+int run(void) { return 5; }
+END
+  "$CC" -shared -fPIC -o late.so late.c
+  touch wait
+  run_forkd ./late.so:run
+  eventually logged loading
+  signal TERM
+  eventually logged "shutting down"
+  rm wait
+  ends_with 0
+  printed buffered
+  logged "worker 0 (pid [0-9]*) exited with status 0"
+}
+
+@test "what a worker loads in turn finds the worker's own functions" {
+  cat >plugin.c <<'END'
+int called_by_plugin(void);
+int plugin(void) { return called_by_plugin(); }
+END
+  "$CC" -shared -fPIC -o plugin.so plugin.c
+  run_forkd "$W:loads_plugin" ./plugin.so
+  eventually printed "^plugin 42$"
 }

@@ -1,8 +1,10 @@
 /* An application of its own around forkd_run: ./application MODE. */
+#define _GNU_SOURCE /* for environ */
 #include "forkd.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,7 +26,7 @@ static void pause_ms(long ms) {
 
 static int steady(int argc, char **argv) {
   dprintf(1, "worker %d argc %d last %s\n", forkd_worker_number(), argc,
-          argc ? argv[argc - 1] : "none");
+          argc ? argv[argc - 1] : argv[0] ? "more" : "none");
   while (forkd_yield()) pause_ms(10);
   return 0;
 }
@@ -127,30 +129,172 @@ static void print_state(const char *when) {
 
 static int invalid(int result) { return result == -1 && errno == EINVAL; }
 
+/* Ends its pool at once, in an orderly way. */
+static int stops_master(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  kill(getppid(), SIGTERM);
+  while (forkd_yield()) pause_ms(1);
+  return 0;
+}
+
 static int check_errors(void) {
   char *arguments[] = {(char *)"a", NULL};
   const struct forkd_options wrong[] = {
-      {-1, 0, 0, 0}, {1025, 0, 0, 0},     {1, NAN, 0, 0}, {1, 1e30, 0, 0},
-      {1, 0, -1, 0}, {1, 0, NAN, 0},  {1, 0, 1e30, 0},      {1, 0, 0, 0, -1}, {1, 0, 0, -1, 0}, {1, 0, 0, NAN, 0}, {1, 0, 0, 1e30, 0},
-      {1, 0, 0, 0, 8}, {1, 0, 0, 0, LOG_ALERT}, {1, 0, 0, 0, LOG_NOTICE},
+      {.num_workers = -1},    {.num_workers = 1025},    {.grace = NAN},         {.grace = INFINITY},
+      {.grace = 1.1e9},       {.timeout = -1},          {.timeout = NAN},       {.timeout = INFINITY},
+      {.timeout = 1.1e9},     {.warm_up = -1},          {.warm_up = NAN},       {.warm_up = INFINITY},
+      {.warm_up = 1.1e9},     {.log_level = -1},        {.log_level = 8},       {.log_level = LOG_ALERT},
+      {.log_level = LOG_NOTICE},
   };
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     errno = 0;
-    if (!invalid(forkd_run(steady, 1, arguments, &wrong[i]))) return printf("option %zu\n", i), 1;
+    if (!invalid(forkd_run(stops_master, 1, arguments, &wrong[i]))) return printf("option %zu\n", i), 1;
   }
   errno = 0;
   if (!invalid(forkd_run(NULL, 1, arguments, NULL))) return puts("null function"), 1;
   errno = 0;
-  if (!invalid(forkd_run(steady, -1, arguments, NULL))) return puts("negative argc"), 1;
+  if (!invalid(forkd_run(stops_master, -1, arguments, NULL))) return puts("negative argc"), 1;
   errno = 0;
-  if (!invalid(forkd_run(steady, 1, NULL, NULL))) return puts("null argv"), 1;
+  if (!invalid(forkd_run(stops_master, 1, NULL, NULL))) return puts("null argv"), 1;
   puts("all refused");
   return 0;
+}
+
+/* The outermost options there are. After an error, for that shall change nothing. */
+static int check_limits(void) {
+  const struct forkd_options right[] = {
+      {.num_workers = 1024},  {.grace = 1e9},           {.grace = -1e30},         {.timeout = 1e9},
+      {.warm_up = 1e9},       {.log_level = LOG_CRIT},  {.log_level = LOG_DEBUG}, {.num_workers = 1},
+  };
+  for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+    const int failed = forkd_run(stops_master, 1, NULL, &right[i]);
+    const int status = forkd_run(stops_master, 0, NULL, &right[i]);
+    if (failed != -1 || status != 0) return printf("option %zu: %d %d\n", i, failed, status), 1;
+  }
+  puts("all taken");
+  return 0;
+}
+
+/* Makes the file "go" and waits by the stop descriptor. */
+static int waits(int argc, char **argv) {
+  struct pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  (void)argc;
+  (void)argv;
+  close(open("go", O_WRONLY | O_CREAT, 0666));
+  while (forkd_yield()) poll(&stop, 1, -1);
+  return 0;
+}
+
+/* Asks its master twice to end, the second time after longer than an echo takes, and hangs. */
+static int asks_twice(int argc, char **argv) {
+  kill(getppid(), SIGTERM);
+  pause_ms(200);
+  kill(getppid(), SIGTERM);
+  return hangs(argc, argv);
+}
+
+/* Asks its master to end, and takes its time. */
+static int asks_and_lingers(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  kill(getppid(), SIGTERM);
+  pause_ms(250);
+  return !forkd_yield() ? 0 : 9;
+}
+
+static int run_one(forkd_worker *function) {
+  const struct forkd_options options = {.grace = -1};
+  return forkd_run(function, 0, NULL, &options);
+}
+
+static int run_silently(forkd_worker *function) {
+  const struct forkd_options options = {.log_level = LOG_CRIT};
+  return forkd_run(function, 0, NULL, &options);
+}
+
+/* Pages that this process has mapped. */
+static long pages(void) {
+  char text[64] = "";
+  const int fd = open("/proc/self/statm", O_RDONLY);
+  if (fd < 0 || read(fd, text, sizeof text - 1) < 0) return -1;
+  close(fd);
+  return atol(text);
+}
+
+/* Runs pools, each with a big environment to copy. */
+static int check_leaks(void) {
+  static char big[100000];
+  long before = 0;
+  memset(big, 'x', sizeof big - 1);
+  setenv("BIG", big, 1);
+  for (int i = 0; i < 40; i++) {
+    if (i == 10) before = pages();
+    if (run_silently(stops_master) != 0) return 1;
+  }
+  printf("grown by %ld KiB\n", (pages() - before) * (sysconf(_SC_PAGESIZE) / 1024));
+  return 0;
+}
+
+static int prints_environment(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  for (char **entry = environ; *entry; entry++) dprintf(1, "%s\n", *entry);
+  return stops_master(argc, argv);
+}
+
+/* The signals that are blocked, of those from 1 to 31. */
+static void print_mask(const char *when) {
+  sigset_t mask;
+  pthread_sigmask(SIG_SETMASK, NULL, &mask);
+  dprintf(1, "%s blocks", when);
+  for (int number = 1; number < 32; number++)
+    if (sigismember(&mask, number) == 1) dprintf(1, " %d", number);
+  dprintf(1, "\n");
+}
+
+static int prints_mask(int argc, char **argv) {
+  print_mask("worker");
+  return stops_master(argc, argv);
+}
+
+static int prints_state(int argc, char **argv) {
+  print_state("worker");
+  return stops_master(argc, argv);
+}
+
+static int prints_options(int argc, char **argv) {
+  char found[16] = "";
+  for (int c; (c = getopt(argc, argv, "abc")) != -1;) strncat(found, &(char){(char)c}, 1);
+  dprintf(1, "worker finds %s\n", found);
+  return stops_master(argc, argv);
+}
+
+/* What a process that the application has forked is: no master, and free to become one. */
+static void check_child(void) {
+  struct pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  dprintf(1, "child yields %d number %d stop %d\n", forkd_yield(), forkd_worker_number(), poll(&stop, 1, 0));
+  dprintf(1, "child's own pool %d\n", run_silently(stops_master));
+}
+
+/* Sends SIGCHLD to its parent as fast as it can, as long as that lives. */
+static pid_t storm(void) {
+  const pid_t parent = getpid(), child = fork();
+  if (child == 0)
+    while (kill(parent, SIGCHLD) == 0 && getppid() == parent) {
+    }
+  return child;
 }
 
 static void *run_in_thread(void *result) {
   const struct forkd_options options = {.num_workers = 2};
   *(int *)result = forkd_run(steady, 0, NULL, &options);
+  return NULL;
+}
+
+static void *run_many_in_thread(void *result) {
+  const struct forkd_options options = {.num_workers = 300, .log_level = LOG_CRIT};
+  *(int *)result = forkd_run(waits, 0, NULL, &options);
   return NULL;
 }
 
@@ -186,6 +330,81 @@ int main(int argc, char **argv) {
   if (strcmp(mode, "fails") == 0) return forkd_run(fails, 0, NULL, &options);
   if (strcmp(mode, "hangs") == 0) return forkd_run(hangs, 0, NULL, &options);
   if (strcmp(mode, "errors") == 0) return check_errors();
+  if (strcmp(mode, "limits") == 0) return check_limits();
+  if (strcmp(mode, "leaks") == 0) return check_leaks();
+  if (strcmp(mode, "tiny") == 0) { /* times of less than a millisecond */
+    options.grace = options.timeout = options.warm_up = 1e-9;
+    return forkd_run(hangs, 0, NULL, &options);
+  }
+  if (strcmp(mode, "grace") == 0) { /* that is the argument */
+    options.grace = atof(argv[2]);
+    return forkd_run(hangs, 0, NULL, &options);
+  }
+  if (strcmp(mode, "levels") == 0) { /* a pool for each of the arguments */
+    for (int i = 2; i < argc; i++) {
+      dprintf(2, "level %s\n", argv[i]);
+      options.log_level = atoi(argv[i]);
+      forkd_run(stops_master, 0, NULL, &options);
+    }
+    return 0;
+  }
+  if (strcmp(mode, "pools") == 0) { /* one after the other, with nothing in common */
+    printf("killed %d\n", run_one(asks_twice));
+    printf("lingers %d\n", run_one(asks_and_lingers));
+    printf("fails %d\n", run_one(fails));
+    printf("fails %d\n", run_one(fails));
+    printf("stops %d\n", run_one(stops_master));
+    return 0;
+  }
+  if (strcmp(mode, "no-environment") == 0) {
+    environ = NULL;
+    return run_one(prints_environment);
+  }
+  if (strcmp(mode, "mask") == 0) {
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    for (int i = 2; i < argc; i++) sigaddset(&blocked, atoi(argv[i]));
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
+    run_one(prints_mask);
+    print_mask("caller");
+    return 0;
+  }
+  if (strcmp(mode, "blocked") == 0) { /* executes a command with that signal blocked */
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, atoi(argv[2]));
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
+    execvp(argv[3], argv + 3);
+    return 127;
+  }
+  if (strcmp(mode, "state") == 0) {
+    print_state("caller");
+    run_one(prints_state);
+    print_state("after");
+    return 0;
+  }
+  if (strcmp(mode, "refused") == 0) { /* the first pool, by the kernel */
+    print_state("before");
+    const int status = run_one(stops_master);
+    printf("returned %d: %s\n", status, strerror(errno));
+    print_state("after");
+    printf("returned %d\n", run_one(stops_master));
+    return 0;
+  }
+  if (strcmp(mode, "options") == 0) { /* of which it has read half a word itself */
+    getopt(argc, argv, "abc");
+    getopt(argc, argv, "abc");
+    return forkd_run(prints_options, argc, argv, &options);
+  }
+  if (strcmp(mode, "silent") == 0) { /* its children leave no zombies, whatever they are */
+    if (argc > 2) sigaction(SIGCHLD, &(struct sigaction){.sa_handler = handler, .sa_flags = SA_NOCLDWAIT}, NULL);
+    else signal(SIGCHLD, SIG_IGN);
+    if (fork() == 0) {
+      pause_ms(50);
+      _exit(0);
+    }
+    return forkd_run(steady, 0, NULL, &options);
+  }
   if (strcmp(mode, "alone") == 0) { /* a worker function without any forkd around it */
     printf("%d tasks, number %d, stop %d\n", counts_to_five(0, NULL), forkd_worker_number(),
            forkd_stop_fd() >= 0);
@@ -227,11 +446,15 @@ int main(int argc, char **argv) {
   if (strcmp(mode, "forks") == 0) { /* while the pool runs in another thread, when there is a file "go" */
     pthread_t thread;
     int result = -1, status;
+    print_state("start");
     pthread_create(&thread, NULL, run_in_thread, &result);
     while (access("go", F_OK) != 0) pause_ms(5);
+    signal(SIGUSR2, handler); /* which takes it away from the pool */
     const pid_t child = fork();
     if (child == 0) {
       print_state("child");
+      check_child();
+      print_state("later");
       for (;;) pause();
     }
     dprintf(1, "second %s\n", invalid(forkd_run(steady, 0, NULL, NULL)) ? "refused" : "ran");
@@ -263,6 +486,31 @@ int main(int argc, char **argv) {
     dprintf(1, "strangers %d\n", ended);
     pthread_join(thread, NULL);
     return result;
+  }
+  if (strcmp(mode, "storm") == 0) { /* forks while the pool starts workers and handles signals */
+    pthread_t thread;
+    sigset_t blocked;
+    int result = -1, status, good = 0;
+    const pid_t sender = storm();
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGCHLD); /* the signals are for the pool's thread */
+    pthread_create(&thread, NULL, run_many_in_thread, &result);
+    pthread_sigmask(SIG_BLOCK, &blocked, NULL);
+    while (access("go", F_OK) != 0) pause_ms(1);
+    for (int i = 0; i < 40; i++) {
+      const pid_t child = fork();
+      if (child == 0) {
+        alarm(10);
+        _exit(run_silently(stops_master));
+      }
+      waitpid(child, &status, 0);
+      good += WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    }
+    kill(sender, SIGKILL);
+    kill(getpid(), SIGTERM);
+    pthread_join(thread, NULL);
+    printf("%d good children, pool %d\n", good, result);
+    return 0;
   }
   if (strcmp(mode, "steals") == 0) {
     pthread_t thread;

@@ -1,5 +1,5 @@
 // Code in two versions, for reloads: -DVERSION="1" or "2". With -DHANGS="0" worker 0 never comes back
-// from loading it.
+// from loading it; with -DREPLACES the file next.so takes the place of code.so while it is loaded.
 #include "forkd.h"
 #include <dlfcn.h>
 #include <signal.h>
@@ -22,6 +22,10 @@ static void pause_ms(long ms) {
 [[gnu::constructor]] static void load() {
   while (strcmp(getenv("FORKD_WORKER"), HANGS) == 0) pause_ms(100);
 }
+#endif
+
+#ifdef REPLACES
+[[gnu::constructor]] static void load() { rename("next.so", "code.so"); }
 #endif
 
 static int steadily() {

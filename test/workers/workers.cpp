@@ -1,5 +1,6 @@
 // The workers of the tests: each function behaves in one way.
 #include "forkd.h"
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -65,6 +67,13 @@ WORKER environment(int, char** argv) {
 WORKER returns(int argc, char** argv) {
   if (argc > 2) forkd_yield();
   return atoi(argv[1]);
+}
+
+// Prints all of its environment, in order, and its pid.
+WORKER prints_environment() {
+  for (char** entry = environ; *entry; entry++) say("%s\n", *entry);
+  say("pid %d\n", static_cast<int>(getpid()));
+  return steadily();
 }
 
 static void at_exit() { puts("atexit"); }
@@ -186,6 +195,72 @@ WORKER polls() {
   return 0;
 }
 
+static int open_count() {
+  int count = 0;
+  for (int fd = 0; fd < 64; fd++) count += fcntl(fd, F_GETFD) >= 0;
+  return count;
+}
+
+static bool is_readable(int fd) {
+  pollfd stop = {fd, POLLIN, 0};
+  return poll(&stop, 1, 0) == 1;
+}
+
+// Asks for the stop descriptor when it can have no descriptor, and again when it can; then it is sent
+// a request.
+WORKER asks_without_descriptors() {
+  rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const rlimit standard = {3, limit.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &standard);
+  const int before = open_count();
+  errno = 0;
+  const int none = forkd_stop_fd();
+  say("without %d %s\n", none, errno == EMFILE ? "EMFILE" : strerror(errno));
+  setrlimit(RLIMIT_NOFILE, &limit);
+  const int fd = forkd_stop_fd();
+  int flagged = 0;
+  for (int i = 3; i < 64; i++) flagged += fcntl(i, F_GETFD) == FD_CLOEXEC;
+  say("with %d again %d more %d closed on exec %d blocks %d\n", fd >= 3, fd == forkd_stop_fd(),
+      open_count() - before, flagged, !(fcntl(fd, F_GETFL) & O_NONBLOCK));
+  raise(SIGHUP);
+  say("readable %d\n", is_readable(fd));
+  return forkd_yield();
+}
+
+// Gets a request, and asks for the stop descriptor only then.
+WORKER asks_too_late() {
+  raise(SIGHUP);
+  say("readable %d\n", is_readable(forkd_stop_fd()));
+  return forkd_yield();
+}
+
+// Says what a request does to errno, when the stop descriptor has been closed.
+WORKER keeps_errno() {
+  forkd_stop_fd();
+  for (int fd = 3; fd < 64; fd++) close(fd);
+  errno = 0;
+  raise(SIGHUP);
+  say("errno %d\n", errno);
+  return forkd_yield();
+}
+
+static void on_hup(int) { say("hup\n"); }
+
+// Worker 1 asks for the stop descriptor and makes the file that is its argument; when that is there,
+// it does not ask, and says when it gets HUP.
+WORKER only_first_asks(int, char** argv) {
+  if (forkd_worker_number() != 1) return steadily();
+  if (access(argv[1], F_OK) != 0) {
+    forkd_stop_fd();
+    close(open(argv[1], O_WRONLY | O_CREAT, 0666));
+    return steadily();
+  }
+  signal(SIGHUP, on_hup);
+  say("next\n");
+  return blocked();
+}
+
 // Reads lines from the FIFO that is its argument, a task each; says so when a read fails.
 WORKER reads(int, char** argv) {
   const int fd = open(argv[1], O_RDWR);
@@ -283,6 +358,48 @@ WORKER forks() {
   return 0;
 }
 
+static int stops_master() {
+  kill(getppid(), SIGTERM);
+  return steadily();
+}
+
+// Forks a child that says what it has of its parent: signals (d for default, i for ignored, h for a
+// handler), descriptors, a stop descriptor, and a pool of its own.
+WORKER forks_and_asks() {
+  const int stop = forkd_stop_fd();
+  signal(SIGUSR2, take_no_notice);
+  const int before = open_count();
+  if (fork() == 0) {
+    char line[64] = "";
+    const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    for (const int number : numbers) {
+      struct sigaction is;
+      sigaction(number, nullptr, &is);
+      strcat(line, is.sa_handler == SIG_DFL ? " d" : is.sa_handler == SIG_IGN ? " i" : " h");
+    }
+    say("child has%s and %d descriptors less\n", line, before - open_count());
+    const int own = forkd_stop_fd();
+    const forkd_options silent = {1, 0, 0, 0, 2};
+    const int status = forkd_run(reinterpret_cast<forkd_worker*>(stops_master), 0, nullptr, &silent);
+    say("child's own pool %d\n", status);
+    while (getppid() != 1 && !is_readable(stop)) pause_ms(5);
+    say("child's stop descriptor is %s and readable %d\n", own == stop ? "old" : "new", is_readable(own));
+    _exit(0);
+  }
+  return steadily();
+}
+
+// Says that it runs, and calls what the shared object that is its argument has as plugin(); that needs
+// a function of this one.
+extern "C" int called_by_plugin() { return 42; }
+WORKER loads_plugin(int, char** argv) {
+  void* library = dlopen(argv[1], RTLD_NOW);
+  void* function = library ? dlsym(library, "plugin") : nullptr;
+  if (!function) say("%s\n", dlerror());
+  else say("plugin %d\n", reinterpret_cast<int (*)()>(function)());
+  return steadily();
+}
+
 // Leaves three orphans behind that end later than the worker itself.
 WORKER leaves_orphans() {
   for (int i = 0; i < 3; i++)
@@ -329,7 +446,44 @@ WORKER clones() {
   return steadily();
 }
 
-// Leaves a process behind that takes TERM as a reason to end in an orderly way.
+// Leaves a process behind that is stopped, and cannot even end.
+WORKER leaves_stopped_orphan() {
+  if (fork() == 0) {
+    say("stopped\n");
+    raise(SIGSTOP);
+    for (;;) pause();
+  }
+  return steadily();
+}
+
+// Leaves a process behind that takes its time when it gets TERM; it asks forkd to end, too.
+WORKER leaves_asking_orphan() {
+  if (fork() == 0) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    say("asking\n");
+    int number;
+    sigwait(&set, &number);
+    kill(1, SIGINT);
+    pause_ms(300);
+    say("orderly end\n");
+    _exit(0);
+  }
+  return steadily();
+}
+
+// Takes no notice of a request, and leaves a process behind that ends only by SIGKILL.
+WORKER hangs_with_stubborn_orphan() {
+  if (fork() == 0) {
+    signal(SIGTERM, SIG_IGN);
+    for (;;) pause();
+  }
+  return hangs();
+}
+
+// Leaves a process behind that takes TERM as a reason to end in an orderly way, a moment later.
 WORKER leaves_orderly_orphan() {
   if (fork() == 0) {
     sigset_t set;
@@ -339,6 +493,7 @@ WORKER leaves_orderly_orphan() {
     say("orderly %d\n", static_cast<int>(getpid()));
     int number;
     sigwait(&set, &number);
+    pause_ms(200);
     say("orderly end\n");
     _exit(0);
   }
