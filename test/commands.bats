@@ -26,6 +26,50 @@ load helper
   [ "$(mask SigCgt out)" -eq 0 ]
 }
 
+@test "a command starts with the signal mask forkd was started with" {
+  usr1=$(kill -l USR1)
+  "$BIN/with_archive" blocked "$usr1" "$FORKD" cat /proc/self/status >>out 2>>log 3>&- &
+  master=$!
+  eventually printed SigCgt
+  sed '/SigBlk/q' out >first
+  [ "$(mask SigBlk first)" -eq $((1 << (usr1 - 1))) ]
+}
+
+@test "USR1 and USR2 that come before a command is executed were meant for the master, and harm nothing" {
+  command -v strace >/dev/null || skip "no strace"
+  eventually signalled_in_time
+  # It has been executed, with default signals.
+  eventually is_called "$(living "$master")" sleep
+  logged_times 1 started
+}
+# Several tries, for it is over in half a second.
+signalled_in_time() {
+  rm -f log
+  strace -f -o trace -e trace=prctl -e inject=prctl:delay_enter=500000:when=1 \
+    "$FORKD" sleep 1000 >>out 2>>log 3>&- &
+  tracer=$!
+  eventually logged "worker 0 (pid [0-9]*) started"
+  master=$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)
+  kill -USR1 "$(pid_of 0)" && kill -USR2 "$(pid_of 0)" && is_called "$(pid_of 0)" forkd
+}
+is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
+
+@test "a command leads its process group from the start, whoever of master and command is slow" {
+  command -v strace >/dev/null || skip "no strace"
+  # The command runs before the master has done its part;
+  strace -o trace -e trace=setpgid -e inject=setpgid:delay_enter=300000 \
+    "$FORKD" sh -c 'ps -o pgid= -p $$ >group; echo $$ >own; exec sleep 1000' >>out 2>>log 3>&- &
+  eventually test -s own
+  [ "$(tr -d ' ' <group)" = "$(cat own)" ]
+  # and the master goes on before the command has. Each process's first call is slow, so it is the
+  # second worker.
+  rm log
+  strace -f -o trace -e trace=setpgid -e inject=setpgid:delay_enter=500000:when=1 \
+    "$FORKD" -n 2 sleep 1000 >>out 2>>log 3>&- &
+  eventually logged "worker 1 (pid [0-9]*) started"
+  [ "$(ps -o pgid= -p "$(pid_of 1)" | tr -d ' ')" = "$(pid_of 1)" ]
+}
+
 @test "a command has none of the master's descriptors" {
   run_forkd sh -c 'ls /proc/self/fd >fds; echo listed; exec sleep 100' 4>&- 5>&- 6>&-
   eventually printed listed
@@ -38,7 +82,7 @@ load helper
 @test "a command that does not exist ends the master with 1 and its name" {
   run_forkd -n 3 no-such-command-anywhere
   ends_with 1
-  logged "critical: .*cannot execute 'no-such-command-anywhere': it is not in PATH"
+  logged "critical: .*cannot execute 'no-such-command-anywhere': it is not in PATH, or its interpreter is missing$"
 }
 
 @test "a command that may not be executed ends the master with 1 and the reason" {
@@ -46,6 +90,12 @@ load helper
   run_forkd ./plain
   ends_with 1
   logged "cannot execute './plain': Permission denied"
+  mkdir bin
+  mv plain bin/plain-command
+  rm log
+  PATH=$PWD/bin:$PATH run_forkd plain-command
+  ends_with 1
+  logged "cannot execute 'plain-command': Permission denied"
 }
 
 @test "a command that cannot be found, or has no interpreter, says what it needs" {

@@ -204,6 +204,22 @@ reloads_commands=
 }
 prints_as_new_code_does() { [ "$image" = static ] || printed pong; }
 
+@test "without /proc a worker that is added after a deploy runs the file at the path, and holds none" {
+  make_roots glibc musl
+  kind=bare
+  each start_work run_init
+  each eventually is_up
+  each eventually workers_are 1
+  each deploy
+  each signal_init USR1
+  each eventually printed pong
+  each stays_the_same_size
+  each signal_init TERM
+  each ends_with 0
+}
+# Each worker has as many descriptors as the first one, which has the path's file.
+stays_the_same_size() { [ "$(for worker in $(workers); do ls "/proc/$worker/fd" | wc -l; done | sort -u | wc -l)" -eq 1 ]; }
+
 @test "with /proc" {
   make_roots
   serves run_init proc

@@ -107,6 +107,15 @@ application=with_archive
   kill -KILL $(living "$for_ever")
 }
 
+@test "the warm-up works as in the tool" {
+  run_application warm-up
+  eventually has_workers 2
+  signal HUP
+  eventually logged "reload complete"
+  # By default it would be eight seconds for the trial alone.
+  [ "$(sed -n 's/.*reload complete after \([0-9]*\)\..*/\1/p' log)" -lt 8 ]
+}
+
 @test "each level of the log is that of its pool alone" {
   run_application levels 7 6 4 3 2 0
   ends_with 0
@@ -143,6 +152,17 @@ application=with_archive
   run_application leaks
   ends_with 0
   [ "$(sed -n 's/^grown by \(.*\) KiB$/\1/p' out)" -lt 500 ]
+}
+
+@test "a pool that finds no memory returns 1 and the reason, and leaves nothing behind" {
+  [ -r /proc/self/statm ] || skip "no /proc"
+  case $LDFLAGS in *sanitize*) skip "a sanitizer needs memory" ;; esac
+  run_application memory-limit
+  ends_with 0
+  logged "critical: cannot make shared memory: "
+  logged "critical: cannot make the environment: "
+  [ "$(sed -n 's/^returned //p' out | tr '\n' ' ')" = "1 1 0 " ]
+  [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
 }
 
 @test "an application without any environment runs a pool" {

@@ -6,7 +6,7 @@ load helper
 @test "a file that is missing ends the master with 1 and its path, and nothing is started" {
   run_forkd ./nowhere.so:run
   ends_with 1
-  logged "critical: cannot load ./nowhere.so:run: No such file or directory"
+  logged "critical: cannot load ./nowhere.so:run: No such file or directory$"
   logged_times 0 started
 }
 
@@ -18,6 +18,10 @@ load helper
     ends_with 1
     logged "cannot load ./$path:run: not a regular file"
   done
+  # That a colon may mean something else is said where nothing is there.
+  run_forkd folder:run
+  ends_with 1
+  logged "cannot load folder:run: not a regular file$"
 }
 
 @test "a file that is no shared object ends the master with 1 and the loader's message" {
@@ -96,4 +100,14 @@ load helper
   ends_with 1
   logged "worker 1 .* no function 'nothing'"
   logged "worker 0 .* is killed"
+}
+
+@test "a pool that cannot be loaded ends with 1 also when one of its workers cannot be killed" {
+  command -v strace >/dev/null || skip "no strace"
+  status=0
+  strace -o trace -e trace=kill -e inject=kill:error=EPERM \
+    "$FORKD" -n 2 -g 0.3 "$BIN/hang_0.so:nothing" >>out 2>>log 3>&- || status=$?
+  kill -KILL "$(pid_of 0)"
+  [ "$status" -eq 1 ]
+  logged "worker 0 .* cannot be killed"
 }

@@ -309,6 +309,42 @@ is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
   never printed .
 }
 
+@test "a signal to a worker that has just been forked means what it means later" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -f -o trace -e trace=prctl -e inject=prctl:delay_enter=300000:when=1 \
+    "$FORKD" "$W:arguments" >>out 2>>log 3>&- &
+  for name in USR1 USR2 HUP INT QUIT TERM; do
+    eventually logged "worker 0 (pid [0-9]*) started"
+    old=$(pid_of 0)
+    kill -s $name "$old"
+    case $name in
+      USR*) eventually printed "^worker 0" ;;
+      *)
+        eventually is_replaced 0 "$old"
+        logged "worker 0 (pid $old) exited with status 0"
+        ;;
+    esac
+  done
+}
+
+@test "a worker whose master has died before the worker could notice ends all the same" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -f -o trace -e trace=prctl -e inject=prctl:delay_enter=500000:when=1 \
+    "$FORKD" "$W:steady" >>out 2>>log 3>&- &
+  eventually logged "worker 0 (pid [0-9]*) started"
+  kill -KILL "$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)"
+  eventually gone_or_zombie "$(pid_of 0)"
+}
+
+@test "when the master dies by SIGKILL a worker finishes its task" {
+  run_forkd "$W:tasks" tally
+  eventually test -s tally
+  old=$(pid_of 0)
+  signal KILL
+  eventually gone_or_zombie "$old"
+  [ "$(grep -c begin tally)" -eq "$(grep -c end tally)" ]
+}
+
 @test "a worker that is still loading when it is asked to end runs what exit runs, with status 0" {
   # Its constructor takes as long as there is a file.
   cat >late.c <<'END'

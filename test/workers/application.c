@@ -3,6 +3,7 @@
 #include "forkd.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <poll.h>
 #include <pthread.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
@@ -144,9 +146,10 @@ static int check_errors(void) {
       {.num_workers = -1},    {.num_workers = 1025},    {.grace = NAN},         {.grace = INFINITY},
       {.grace = 1.1e9},       {.timeout = -1},          {.timeout = NAN},       {.timeout = INFINITY},
       {.timeout = 1.1e9},     {.warm_up = -1},          {.warm_up = NAN},       {.warm_up = INFINITY},
-      {.warm_up = 1.1e9},     {.log_level = -1},        {.log_level = 8},       {.log_level = LOG_ALERT},
-      {.log_level = LOG_NOTICE},
+      {.warm_up = 1.1e9},     {.log_level = INT_MIN},   {.log_level = -1},      {.log_level = LOG_ALERT},
+      {.log_level = LOG_NOTICE}, {.log_level = 8},
   };
+  alarm(20); /* or a pool of no workers would run for ever */
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     errno = 0;
     if (!invalid(forkd_run(stops_master, 1, arguments, &wrong[i]))) return printf("option %zu\n", i), 1;
@@ -183,6 +186,15 @@ static int waits(int argc, char **argv) {
   (void)argv;
   close(open("go", O_WRONLY | O_CREAT, 0666));
   while (forkd_yield()) poll(&stop, 1, -1);
+  return 0;
+}
+
+/* Never yields; ends when the stop descriptor says so. */
+static int polls_once(int argc, char **argv) {
+  struct pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  (void)argc;
+  (void)argv;
+  poll(&stop, 1, -1);
   return 0;
 }
 
@@ -233,6 +245,28 @@ static int check_leaks(void) {
     if (run_silently(stops_master) != 0) return 1;
   }
   printf("grown by %ld KiB\n", (pages() - before) * (sysconf(_SC_PAGESIZE) / 1024));
+  return 0;
+}
+
+/* Pools without the memory for what they need, then one with it. */
+static int check_memory(void) {
+  enum { size = 8 << 20 };
+  char *big = malloc(size);
+  struct rlimit limit, tight;
+  memset(big, 'x', size - 1);
+  big[size - 1] = '\0';
+  setenv("BIG", big, 1);
+  print_state("before");
+  getrlimit(RLIMIT_AS, &limit);
+  tight = limit;
+  for (int mebibytes = 0; mebibytes <= 4; mebibytes += 4) {
+    tight.rlim_cur = (rlim_t)pages() * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)mebibytes << 20);
+    setrlimit(RLIMIT_AS, &tight);
+    printf("returned %d\n", run_one(stops_master));
+    setrlimit(RLIMIT_AS, &limit);
+  }
+  print_state("after");
+  printf("returned %d\n", run_one(stops_master));
   return 0;
 }
 
@@ -332,6 +366,7 @@ int main(int argc, char **argv) {
   if (strcmp(mode, "errors") == 0) return check_errors();
   if (strcmp(mode, "limits") == 0) return check_limits();
   if (strcmp(mode, "leaks") == 0) return check_leaks();
+  if (strcmp(mode, "memory-limit") == 0) return check_memory();
   if (strcmp(mode, "tiny") == 0) { /* times of less than a millisecond */
     options.grace = options.timeout = options.warm_up = 1e-9;
     return forkd_run(hangs, 0, NULL, &options);
@@ -339,6 +374,10 @@ int main(int argc, char **argv) {
   if (strcmp(mode, "grace") == 0) { /* that is the argument */
     options.grace = atof(argv[2]);
     return forkd_run(hangs, 0, NULL, &options);
+  }
+  if (strcmp(mode, "warm-up") == 0) {
+    options.warm_up = 0.1;
+    return forkd_run(polls_once, 0, NULL, &options);
   }
   if (strcmp(mode, "levels") == 0) { /* a pool for each of the arguments */
     for (int i = 2; i < argc; i++) {

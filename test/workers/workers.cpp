@@ -421,10 +421,12 @@ WORKER leaves_stubborn_orphan() {
   return steadily();
 }
 
-// Leaves a process behind that ends only by SIGKILL, and fails.
+static void on_term(int) { say("asked to end\n"); }
+
+// Leaves a process behind that says when it gets TERM, but ends only by SIGKILL, and fails.
 WORKER fails_with_stubborn_orphan() {
   if (fork() == 0) {
-    signal(SIGTERM, SIG_IGN);
+    signal(SIGTERM, on_term);
     for (;;) pause();
   }
   return 1;
