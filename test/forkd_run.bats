@@ -345,6 +345,13 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
   stops_with 0
 }
 
+@test "what the application forks when its pool has ended is a child like any other" {
+  run_application later
+  ends_with 0
+  printed "^child d"
+  [ "$(sed -n 's/^child //p' out)" = "$(sed -n 's/^parent //p' out)" ]
+}
+
 @test "what is forked while workers start and signals come can have a pool of its own" {
   run_application storm
   ends_with 0

@@ -380,6 +380,7 @@ int main(int argc, char **argv) {
     return forkd_run(polls_once, 0, NULL, &options);
   }
   if (strcmp(mode, "levels") == 0) { /* a pool for each of the arguments */
+    options.num_workers = 1;
     for (int i = 2; i < argc; i++) {
       dprintf(2, "level %s\n", argv[i]);
       options.log_level = atoi(argv[i]);
@@ -420,6 +421,17 @@ int main(int argc, char **argv) {
     print_state("caller");
     run_one(prints_state);
     print_state("after");
+    return 0;
+  }
+  if (strcmp(mode, "later") == 0) { /* forks when its pool has ended */
+    run_silently(stops_master);
+    signal(SIGPIPE, SIG_IGN);
+    print_state("parent");
+    if (fork() == 0) {
+      print_state("child");
+      _exit(0);
+    }
+    wait(NULL);
     return 0;
   }
   if (strcmp(mode, "refused") == 0) { /* the first pool, by the kernel */
@@ -485,6 +497,7 @@ int main(int argc, char **argv) {
   if (strcmp(mode, "forks") == 0) { /* while the pool runs in another thread, when there is a file "go" */
     pthread_t thread;
     int result = -1, status;
+    signal(SIGUSR1, handler);
     print_state("start");
     pthread_create(&thread, NULL, run_in_thread, &result);
     while (access("go", F_OK) != 0) pause_ms(5);
