@@ -1026,15 +1026,20 @@ bool install_handlers() {
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
 }
 
-// Makes this process the master. False, with errno.
-bool become_master() {
-  master_pid = getpid();
-  master_thread = pthread_self();
-  // Once for the process, and not in each worker: what the call touches costs page faults there.
+// Registers the fork handler, once for the process and not in each worker: what the call touches
+// costs page faults there. False, with errno.
+bool watch_forks() {
   static bool registered = false;
   if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) != 0)
     return false;
   registered = true;
+  return true;
+}
+
+// Makes this process the master. False, with errno.
+bool become_master() {
+  master_pid = getpid();
+  master_thread = pthread_self();
   return install_handlers();
 }
 
@@ -2346,8 +2351,13 @@ int forkd_worker_number() { return self.number; }
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* given) {
   static char* no_arguments[] = {nullptr};
   Options options;
-  if (!function || argc < 0 || (argc > 0 && !argv) || (given && !convert(*given, options)) ||
-      __atomic_exchange_n(&running, 1, __ATOMIC_SEQ_CST)) {
+  if (!function || argc < 0 || (argc > 0 && !argv) || (given && !convert(*given, options))) {
+    errno = EINVAL;
+    return -1;
+  }
+  // Before `running` is set, or a child that another thread forks just now would inherit that.
+  if (!watch_forks()) return -1;
+  if (__atomic_exchange_n(&running, 1, __ATOMIC_SEQ_CST)) {
     errno = EINVAL;
     return -1;
   }
@@ -2375,7 +2385,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
 // Weak, so that an application that links this file has its own.
 [[gnu::weak]] int main(int argc, char** argv) {
   // Before anything else: as PID 1 a signal without a handler is lost.
-  if (!become_master()) {
+  if (!watch_forks() || !become_master()) {
     fprintf(stderr, "forkd: cannot handle signals: %s\n", strerror(errno));
     return exit_failed;
   }

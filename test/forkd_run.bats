@@ -352,6 +352,17 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
   [ "$(sed -n 's/^child //p' out)" = "$(sed -n 's/^parent //p' out)" ]
 }
 
+@test "what is forked at the moment when a pool begins can have one of its own, too" {
+  command -v strace >/dev/null || skip "no strace"
+  # The pool's thread is slow to find out which process it is.
+  strace -f -o trace -e trace=getpid -e inject=getpid:delay_enter=500000:when=1 \
+    "$BIN/with_archive" early >>out 2>>log 3>&- &
+  eventually printed "^child 0$"
+  eventually logged "worker 1 (pid [0-9]*) started"
+  kill -TERM "$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)"
+  eventually logged "worker 1 .*exited with status 0"
+}
+
 @test "what is forked while workers start and signals come can have a pool of its own" {
   run_application storm
   ends_with 0

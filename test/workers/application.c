@@ -434,6 +434,18 @@ int main(int argc, char **argv) {
     wait(NULL);
     return 0;
   }
+  if (strcmp(mode, "early") == 0) { /* forks while another thread is about to run a pool */
+    pthread_t thread;
+    int result = -1, status;
+    pthread_create(&thread, NULL, run_in_thread, &result);
+    pause_ms(200);
+    const pid_t child = fork();
+    if (child == 0) _exit(run_silently(stops_master));
+    waitpid(child, &status, 0);
+    dprintf(1, "child %d\n", WEXITSTATUS(status));
+    pthread_join(thread, NULL);
+    return result;
+  }
   if (strcmp(mode, "refused") == 0) { /* the first pool, by the kernel */
     print_state("before");
     const int status = run_one(stops_master);
