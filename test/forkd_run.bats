@@ -9,6 +9,12 @@ run_application() {
 }
 application=with_archive
 
+# run_traced INJECTION MODE ...: the same, while strace meddles with a system call.
+run_traced() {
+  strace -f -o trace -e trace="${1%%:*}" -e inject="$1" "$BIN/with_archive" "${@:2}" >>out 2>>log 3>&- &
+  master=$!
+}
+
 @test "an application in C runs a pool, linked with the object and with the archive" {
   for application in with_object with_archive; do
     : >out
@@ -196,8 +202,8 @@ application=with_archive
   command -v strace >/dev/null || skip "no strace"
   [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
   # The state is read by ten calls before.
-  strace -o trace -e trace=rt_sigaction -e inject=rt_sigaction:error=EPERM:when=13 \
-    "$BIN/with_archive" refused >out 2>log 3>&-
+  run_traced rt_sigaction:error=EPERM:when=13 refused
+  ends_with 0
   printed "^returned -1: Operation not permitted$"
   [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
   printed "^returned 0$"
@@ -206,10 +212,17 @@ application=with_archive
 @test "a signal that comes when a pool has just ended is not one to the next" {
   command -v strace >/dev/null || skip "no strace"
   # With the end of the last worker, when the master has already looked which signals have come.
-  strace -o trace -e trace=waitid -e inject=waitid:signal=SIGTERM:when=1 \
-    "$BIN/with_archive" levels 6 6 >out 2>log 3>&-
+  run_traced waitid:signal=SIGTERM:when=1 levels 6 6
+  ends_with 0
   logged_times 2 "started$"
   logged_times 2 "exited with status 0"
+}
+
+@test "the stop descriptors of workers and of their application have nothing to do with each other" {
+  run_application stop
+  ends_with 0
+  printed "^returned 0$"
+  printed "^readable 0$"
 }
 
 @test "getopt begins anew in a worker, wherever the application is in its own arguments" {
@@ -355,12 +368,21 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
 @test "what is forked at the moment when a pool begins can have one of its own, too" {
   command -v strace >/dev/null || skip "no strace"
   # The pool's thread is slow to find out which process it is.
-  strace -f -o trace -e trace=getpid -e inject=getpid:delay_enter=500000:when=1 \
-    "$BIN/with_archive" early >>out 2>>log 3>&- &
+  run_traced getpid:delay_enter=500000:when=1 early
   eventually printed "^child 0$"
   eventually logged "worker 1 (pid [0-9]*) started"
   kill -TERM "$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)"
   eventually logged "worker 1 .*exited with status 0"
+}
+
+@test "a signal handler that is slow harms neither what is forked meanwhile nor files opened later" {
+  command -v strace >/dev/null || skip "no strace"
+  for thread in "" pool; do
+    rm -f go file out
+    run_traced write:delay_enter=400000:when=1 slow-handler $thread
+    ends_with 0
+    printed "^pool 0 child 0 file 0$"
+  done
 }
 
 @test "what is forked while workers start and signals come can have a pool of its own" {

@@ -151,3 +151,12 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   [ "$status" -eq 1 ]
   [[ $output == *"critical: worker "*"PID namespace"*"--fork"* ]]
 }
+
+@test "a signal that comes while it ends, when the pool has gone, does not change its status" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -o trace -e trace=unlink,unlinkat -e inject=unlink,unlinkat:signal=SIGTERM \
+    "$FORKD" -b ./socket ./nowhere.so:run >>out 2>>log 3>&- &
+  master=$!
+  ends_with 1
+  grep -q '^--- SIGTERM' trace
+}

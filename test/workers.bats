@@ -98,22 +98,24 @@ load helper
 }
 
 @test "a worker's environment is that of forkd, but for what says something about this worker" {
-  background env -i FIRST=1 FORKD_WORKER=7 SECOND=2 NOTIFY_SOCKET=/nowhere LISTEN_PID=1 LISTEN_FDS=5 \
-    FORKD_WORKERS=3 NOTIFY_SOCKETS=4 EMPTY= "$FORKD" -b ./socket "$W:prints_environment" >>out 2>>log
-  master=$background
-  eventually printed "^pid "
-  cat >expected <<END
-FIRST=1
-SECOND=2
-LISTEN_FDS=1
-FORKD_WORKERS=3
-NOTIFY_SOCKETS=4
-EMPTY=
-FORKD_WORKER=0
-LISTEN_PID=$(pid_of 0)
-pid $(pid_of 0)
-END
-  diff expected out
+  for sockets in "" "-b ./socket"; do
+    rm -f log
+    : >out
+    background env -i FIRST=1 FORKD_WORKER=7 SECOND=2 NOTIFY_SOCKET=/nowhere LISTEN_PID=1 LISTEN_FDS=5 \
+      FORKD_WORKERS=3 NOTIFY_SOCKETS=4 EMPTY= "$FORKD" $sockets "$W:prints_environment" >>out 2>>log
+    master=$background
+    eventually printed "^pid "
+    # In the same order.
+    {
+      printf '%s\n' FIRST=1 SECOND=2
+      [ -z "$sockets" ] || echo LISTEN_FDS=1
+      printf '%s\n' FORKD_WORKERS=3 NOTIFY_SOCKETS=4 EMPTY= FORKD_WORKER=0
+      [ -z "$sockets" ] || echo "LISTEN_PID=$(pid_of 0)"
+      echo "pid $(pid_of 0)"
+    } >expected
+    diff expected out
+    stops_with 0
+  done
 }
 
 @test "a worker starts with the mask that forkd was started with, but for what means something to it" {
@@ -285,6 +287,12 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   eventually printed "^in the child 20 of 20$"
 }
 
+@test "a function worker stays in the process group of forkd, where the terminal's signals reach it" {
+  run_forkd "$W:steady"
+  eventually logged "worker 0 (pid [0-9]*) started"
+  [ "$(ps -o pgid= -p "$(pid_of 0)")" = "$(ps -o pgid= -p "$master")" ]
+}
+
 @test "function workers are called forkd and their number, and the master forkd" {
   needs_linux "a process has its name"
   not_emulated "the host sees the name of the emulator"
@@ -327,6 +335,15 @@ is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
   done
 }
 
+@test "a worker that cannot notice the death of its master does not start" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -f -o trace -e trace=prctl -e inject=prctl:error=EINVAL:when=1 "$FORKD" "$W:arguments" >>out 2>>log 3>&- &
+  master=$!
+  ends_with 1
+  logged "critical: .*cannot set the parent-death signal: Invalid argument"
+  never printed "worker 0"
+}
+
 @test "a worker whose master has died before the worker could notice ends all the same" {
   command -v strace >/dev/null || skip "no strace"
   strace -f -o trace -e trace=prctl -e inject=prctl:delay_enter=500000:when=1 \
@@ -335,6 +352,27 @@ is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
   kill -KILL "$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)"
   eventually gone_or_zombie "$(pid_of 0)"
 }
+
+@test "HUP, INT and QUIT to a worker leave its blocking read alone" {
+  mkfifo fifo
+  exec 8<>fifo
+  run_forkd "$W:reads" "$PWD/fifo"
+  for name in HUP INT QUIT; do
+    eventually printed reading
+    old=$(pid_of 0)
+    # Within its read.
+    eventually is_state "$old" S
+    : >out
+    kill -s $name "$old"
+    eventually has_none_pending "$old"
+    printf 'a' >&8
+    eventually printed "^task a$"
+    eventually is_replaced 0 "$old"
+    never printed "read failed"
+  done
+  exec 8>&-
+}
+has_none_pending() { [ "$(mask ShdPnd "/proc/$1/status")" -eq 0 ]; }
 
 @test "when the master dies by SIGKILL a worker finishes its task" {
   run_forkd "$W:tasks" tally

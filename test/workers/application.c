@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
@@ -179,6 +180,15 @@ static int check_limits(void) {
   return 0;
 }
 
+/* Makes the file "go" and yields; writes nothing. */
+static int marks(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  close(open("go", O_WRONLY | O_CREAT, 0666));
+  while (forkd_yield()) pause_ms(5);
+  return 0;
+}
+
 /* Makes the file "go" and waits by the stop descriptor. */
 static int waits(int argc, char **argv) {
   struct pollfd stop = {forkd_stop_fd(), POLLIN, 0};
@@ -196,6 +206,11 @@ static int polls_once(int argc, char **argv) {
   (void)argv;
   poll(&stop, 1, -1);
   return 0;
+}
+
+static int stops_master_and_polls(int argc, char **argv) {
+  kill(getppid(), SIGTERM);
+  return polls_once(argc, argv);
 }
 
 /* Asks its master twice to end, the second time after longer than an echo takes, and hangs. */
@@ -326,6 +341,55 @@ static void *run_in_thread(void *result) {
   return NULL;
 }
 
+static pthread_t pool_thread;
+
+static void *run_quietly_in_thread(void *result) {
+  *(int *)result = run_silently(marks);
+  for (int i = 0; i < 10; i++) open("file", O_WRONLY | O_CREAT, 0666); /* under the numbers that are free */
+  return NULL;
+}
+
+static void *end_pool_soon(void *unused) {
+  pause_ms(150);
+  pthread_kill(pool_thread, SIGTERM);
+  return unused;
+}
+
+/* A signal handler of the pool's takes its time, in the thread that is asked for: strace delays the
+   first write(2) of each by 0.4 s. */
+static int check_slow_handler(int in_pool) {
+  pthread_t other;
+  sigset_t user;
+  struct stat file;
+  int result = -1, status = 0;
+  pthread_create(&pool_thread, NULL, run_quietly_in_thread, &result);
+  while (access("go", F_OK) != 0) pause_ms(1);
+  sigemptyset(&user);
+  sigaddset(&user, SIGUSR1);
+  if (in_pool) { /* meanwhile this thread forks */
+    pthread_sigmask(SIG_BLOCK, &user, NULL);
+    pthread_kill(pool_thread, SIGUSR1);
+    pause_ms(150);
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(10);
+      _exit(run_silently(stops_master));
+    }
+    waitpid(child, &status, 0);
+    pthread_kill(pool_thread, SIGTERM);
+  } else { /* meanwhile the pool ends, whose own first write is over */
+    pthread_kill(pool_thread, SIGUSR2);
+    pause_ms(600);
+    pthread_create(&other, NULL, end_pool_soon, NULL);
+    raise(SIGUSR1);
+    pthread_join(other, NULL);
+  }
+  pthread_join(pool_thread, NULL);
+  if (stat("file", &file) != 0) return 1;
+  printf("pool %d child %d file %d\n", result, status, (int)file.st_size);
+  return 0;
+}
+
 static void *run_many_in_thread(void *result) {
   const struct forkd_options options = {.num_workers = 300, .log_level = LOG_CRIT};
   *(int *)result = forkd_run(waits, 0, NULL, &options);
@@ -342,6 +406,7 @@ static void *steal(void *unused) {
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "";
   struct forkd_options options = {.num_workers = 2, .grace = 0.5};
+  if (strcmp(mode, "slow-handler") == 0) return check_slow_handler(argc > 2);
   printf("buffered\n"); /* and still in stdio's buffer when the workers are forked */
 
   if (strcmp(mode, "run") == 0) return forkd_run(steady, argc, argv, &options);
@@ -421,6 +486,12 @@ int main(int argc, char **argv) {
     print_state("caller");
     run_one(prints_state);
     print_state("after");
+    return 0;
+  }
+  if (strcmp(mode, "stop") == 0) { /* it has asked for a stop descriptor before its workers do */
+    struct pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+    printf("returned %d\n", run_silently(stops_master_and_polls));
+    printf("readable %d\n", poll(&stop, 1, 0));
     return 0;
   }
   if (strcmp(mode, "later") == 0) { /* forks when its pool has ended */
