@@ -225,6 +225,39 @@ run_traced() {
   printed "^readable 0$"
 }
 
+@test "threads that ask for the stop descriptor at the same time get the same" {
+  command -v strace >/dev/null || skip "no strace"
+  run_traced pipe2:delay_enter=300000 stop-threads
+  ends_with 0
+  printed "^same 1$"
+}
+
+@test "a command that another thread executes meanwhile has none of the master's descriptors" {
+  [ -e "/proc/$$/fd" ] || skip "no /proc"
+  mkfifo pipe
+  background cat pipe >>log
+  (
+    for fd in 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done
+    NOTIFY_SOCKET=$PWD/nowhere exec "$BIN/with_archive" spawns sh -c '
+      for fd in 3 4 5 6 7 8 9; do [ ! -e /proc/$$/fd/$fd ] || echo open $fd; done; echo executed' >>out 2>pipe
+  ) &
+  master=$!
+  eventually printed_times 2 "^worker"
+  touch go
+  eventually printed "^executed$"
+  never printed "^open"
+  stops_with 0
+}
+
+@test "the master's descriptors never take the places of 0, 1 and 2, where the application has none" {
+  [ -e "/proc/$$/fd" ] || skip "no /proc"
+  "$BIN/with_archive" run <&- >&- 2>&- 3>&- &
+  master=$!
+  eventually has_workers 2
+  for fd in 0 1 2; do never test -e "/proc/$master/fd/$fd"; done
+  stops_with 0
+}
+
 @test "getopt begins anew in a worker, wherever the application is in its own arguments" {
   run_application options -abc
   eventually printed "^worker finds abc$"

@@ -111,3 +111,29 @@ load helper
   kill -KILL "$(pid_of 0)"
   logged "worker 0 .* cannot be killed"
 }
+
+@test "code that is tried after a good reload has to prove itself anew" {
+  deploy one
+  run_forkd ./code.so:changing
+  eventually runs 1 1
+  deploy one
+  signal HUP
+  eventually logged "reload complete"
+  eventually logged "worker 1024 .*exited"
+  deploy two
+  reload_fails "worker 1024 (pid [0-9]*) was ended by signal 11 .* before it was healthy"
+}
+
+@test "a reload that takes the place of another leaves no descriptor behind" {
+  [ -e "/proc/$$/fd" ] || skip "no /proc"
+  start_one -g 0.5 -w 0.2
+  eventually runs 1 1
+  before=$(ls "/proc/$master/fd" | wc -l)
+  deploy ctor_hang
+  signal HUP
+  eventually logged "worker 1024 (pid [0-9]*) started"
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  [ "$(ls "/proc/$master/fd" | wc -l)" -eq "$before" ]
+}

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -326,6 +327,11 @@ static void check_child(void) {
   dprintf(1, "child's own pool %d\n", run_silently(stops_master));
 }
 
+static void *ask_for_stop(void *fd) {
+  *(int *)fd = forkd_stop_fd();
+  return NULL;
+}
+
 /* Sends SIGCHLD to its parent as fast as it can, as long as that lives. */
 static pid_t storm(void) {
   const pid_t parent = getpid(), child = fork();
@@ -492,6 +498,25 @@ int main(int argc, char **argv) {
     struct pollfd stop = {forkd_stop_fd(), POLLIN, 0};
     printf("returned %d\n", run_silently(stops_master_and_polls));
     printf("readable %d\n", poll(&stop, 1, 0));
+    return 0;
+  }
+  if (strcmp(mode, "spawns") == 0) { /* a command, while the pool runs in another thread */
+    pthread_t thread;
+    pid_t child;
+    int result = -1, status;
+    pthread_create(&thread, NULL, run_in_thread, &result);
+    while (access("go", F_OK) != 0) pause_ms(5);
+    if (argc > 2 && posix_spawnp(&child, argv[2], NULL, NULL, argv + 2, environ) == 0) waitpid(child, &status, 0);
+    pthread_join(thread, NULL);
+    return result;
+  }
+  if (strcmp(mode, "stop-threads") == 0) { /* that ask for the stop descriptor at the same time */
+    pthread_t thread;
+    int other = -1;
+    pthread_create(&thread, NULL, ask_for_stop, &other);
+    const int own = forkd_stop_fd();
+    pthread_join(thread, NULL);
+    printf("same %d\n", own >= 0 && own == other);
     return 0;
   }
   if (strcmp(mode, "later") == 0) { /* forks when its pool has ended */
