@@ -9,7 +9,7 @@ load helper
   old=$(pid_of 1)
   kill -KILL "$old"
   eventually is_replaced 1 "$old"
-  logged "worker 1 (pid $old) was ended by signal 9 (Killed) after 0\.[0-9]* s"
+  logged "warning: worker 1 (pid $old) was ended by signal 9 (Killed) after [0-9]*\.[0-9][0-9][0-9] s$"
   has_workers 2
 }
 
@@ -56,6 +56,99 @@ load helper
   eventually starts_of 0 6
   kill -0 "$master"
   logged_times 0 critical
+  # And these are warnings, which have to do with no reload.
+  logged "warning: worker 0 (pid [0-9]*) exited with status 3"
+  logged_times 0 "reload\|error"
+}
+
+@test "the master does not give up once a worker was healthy, although all fail before they are from then on" {
+  touch exists
+  run_forkd sh -c '[ -e exists ]'
+  eventually logged "exited with status 0"
+  rm exists
+  eventually logged_at_least 6 "exited with status 1"
+  kill -0 "$master"
+  logged_times 0 critical
+}
+
+@test "the master does not give up while another worker may still become healthy" {
+  run_forkd -n 2 "$W:second_fails_others_wait"
+  eventually starts_of 1 6
+  kill -0 "$master"
+  logged_times 0 critical
+}
+
+@test "a worker that cannot start does not end a pool in which another one is healthy" {
+  printf '#!/bin/sh\nsleep 0.3; echo up; exec sleep 1000\n' >job
+  chmod +x job
+  run_forkd -w 0 ./job
+  eventually printed up
+  mv job hidden
+  signal USR1
+  eventually logged "error: worker 1 (pid [0-9]*) could not start: cannot execute './job'"
+  mv hidden job
+  eventually has_workers 2
+  logged_times 0 critical
+}
+
+@test "workers that cannot be loaded end the master with one critical line, and nothing is said of giving up" {
+  run_forkd -n 4 "$BIN/undefined.so:steady"
+  ends_with 1
+  logged_times 1 critical
+  logged_times 1 "could not start"
+  never logged "giving up"
+}
+
+@test "a pool that could not come up has the status 1, also when a worker had to be killed then" {
+  run_forkd -n 2 -g 0.2 "$BIN/hang_0.so:no_such_function"
+  ends_with 1
+  logged "worker 0 (pid [0-9]*) has not ended and is killed"
+}
+
+@test "a worker that fails when it was asked to end has not failed" {
+  run_forkd -w 1000 "$W:fails_when_asked"
+  for round in 1 2 3 4 5 6; do
+    eventually printed_times $round waiting
+    kill -HUP "$(pid_of 0)"
+  done
+  eventually printed_times 7 waiting
+  logged_times 6 "info: worker 0 (pid [0-9]*) exited with status 1"
+}
+
+@test "a worker that was healthy and lived for a second is replaced at once, whatever went before" {
+  run_forkd "$W:fails_late"
+  eventually printed_times 5 fails
+  touch late
+  eventually one_has_lived
+  # Without the second of life 1.6 s would have been due, or more.
+  awk '
+    /starts/ { if (lived >= 1000) { print $2 - end, "ms"; exit $2 - end >= 1500 } began = $2 }
+    /fails/ { end = $2; lived = end - began }' out
+}
+one_has_lived() {
+  awk '/starts/ { if (lived >= 1000) found = 1; began = $2 } /fails/ { lived = $2 - began } END { exit !found }' out
+}
+
+@test "a number that was removed and is added again starts without a backoff" {
+  run_forkd -n 2 "$W:second_crashes_without" "$PWD/exists"
+  eventually logged_at_least 5 "worker 1 (pid [0-9]*) exited with status 1"
+  signal USR2
+  eventually logged "the target is now 1"
+  starts=$(grep -c "worker 1 .*started" log)
+  began=$SECONDS
+  signal USR1
+  # Four starts take 0.1 + 0.2 + 0.4 s. The backoff of 1.6 s, now 3.2 s, 6.4 s, is forgotten.
+  eventually starts_of 1 $((starts + 4))
+  [ $((SECONDS - began)) -lt 6 ]
+}
+
+@test "the end of a worker says whether a core was dumped" {
+  case $(bash -c 'ulimit -c unlimited; sh -c "kill -SEGV \$\$"; :' 2>&1) in
+    *dumped*) ;;
+    *) skip "no core files here" ;;
+  esac
+  (ulimit -c unlimited && exec "$FORKD" "$W:crashes" 2>>log 3>&-) &
+  eventually logged "was ended by signal 11 ([^)]*), core dumped, after 0\.[0-9]* s$"
 }
 
 @test "a worker that failed and works again later is not punished for ever" {
@@ -103,16 +196,42 @@ load helper
 @test "fork that fails is logged, delayed, and no failure of a worker" {
   command -v strace >/dev/null || skip "no strace"
   # Every fork but the first fails, until strace lets go of the master.
-  strace -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=2+ -o trace \
+  strace -ttt -e trace=clone,clone3,fork,poll,ppoll -e inject=clone,clone3,fork:error=EAGAIN:when=2+ -o trace \
     "$FORKD" -n 3 "$W:steady" >>out 2>>log 3>&- &
   background=$!
-  eventually logged "error: cannot fork: Resource temporarily unavailable; next try in 0.200 s"
+  eventually logged "error: cannot fork: Resource temporarily unavailable; next try in 0.400 s"
   master=$(children "$background")
   has_workers 1
+  eventually woken_until_it_tried_again
+  [ "$(sed -n 's/.*next try in //p' log | head -n 3 | tr '\n' ' ')" = "0.100 s 0.200 s 0.400 s " ]
+  # It tries no sooner than it says, whatever wakes it, and sleeps meanwhile.
+  awk '/EAGAIN/ { print $1 }' trace | awk '
+    NR > 1 { gap = $1 - last; want = 0.1 * 2 ^ (NR - 2); print gap, want; if (gap < want - 0.005) bad = 1 }
+    { last = $1 }
+    END { exit bad || NR < 3 }'
+  [ "$(grep -c poll trace)" -lt 100 ]
   kill -INT "$background" 2>/dev/null
   kill -KILL "$background"
   eventually has_workers 3
   eventually logged_times 3 started
+  signal TERM
+  eventually gone_or_zombie "$master"
+}
+
+woken_until_it_tried_again() {
+  signal CHLD
+  logged "next try in 0.800 s"
+}
+
+@test "a fork that works ends the backoff of those that failed" {
+  command -v strace >/dev/null || skip "no strace"
+  # Every second one fails.
+  strace -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=2+2 -o trace \
+    "$FORKD" -n 4 "$W:steady" >>out 2>>log 3>&- &
+  background=$!
+  eventually logged_times 4 "started$"
+  master=$(children "$background")
+  logged_times 3 "cannot fork: .*; next try in 0.100 s"
   signal TERM
   eventually gone_or_zombie "$master"
 }

@@ -3,13 +3,17 @@
 
 load helper
 
-# Three pools wait side by side for the SIGKILL that comes eight seconds after SIGABRT.
+# Three pools wait side by side for the SIGKILL that comes eight seconds after SIGABRT. A fourth one
+# is shut down with -g 0, where no SIGKILL must come.
 setup_file() {
   cd "$BATS_FILE_TMPDIR" || return
   local name
   pool plain -t 0.2 "$BIN/workers.so:ignores_abort"
   pool stopped -t 0.2 "$BIN/workers.so:ignores_abort"
   pool shrunk -t 0.2 -n 2 "$BIN/workers.so:second_ignores_abort"
+  pool patient -g 0 "$BIN/workers.so:hangs"
+  (cd patient && eventually logged started) || return
+  kill -TERM "$(cat patient/pid)"
   for name in plain stopped shrunk; do
     (cd $name && eventually logged "is aborted") || return
     date +%s >$name/aborted
@@ -50,6 +54,14 @@ kills_later() {
   kills_later stopped 0 11
 }
 
+@test "a shutdown with -g 0 kills no worker, however long it takes" {
+  kills_later stopped 0 11
+  cd ../patient
+  logged "shutting down"
+  never logged kill
+  kill -0 "$(cat pid)"
+}
+
 @test "a worker that is removed by USR2 when it was aborted is not replaced" {
   kills_later shrunk 1 8
   has_workers 1
@@ -68,6 +80,9 @@ kills_later() {
 
 @test "a worker that was aborted before a shutdown, and takes no notice, makes the status 3" {
   run_forkd -t 0.2 -g 1 "$W:ignores_abort"
-  eventually logged "is aborted"
+  eventually logged "error: worker 0 (pid [0-9]*) has not yielded for .* and is aborted"
+  start=$SECONDS
   stops_with 3
+  # At the end of the grace period, not eight seconds after SIGABRT.
+  [ $((SECONDS - start)) -lt 7 ]
 }

@@ -104,6 +104,25 @@ WORKER fails_while_in_two(int, char** argv) {
   return 0;
 }
 
+// Steady, but the worker whose number is its argument fails after a yield while the file "fail"
+// exists. Version 2 removes that file, so it fails once.
+WORKER fails_once_in_two(int, char** argv) {
+  introduce();
+  if (forkd_worker_number() != atoi(argv[1])) return steadily();
+  forkd_yield();
+  if (*VERSION == '1' ? access("fail", F_OK) == 0 : unlink("fail") == 0) return 5;
+  return steadily();
+}
+
+// Steady, but worker 0 never yields, except when the file that is its argument was there: then it
+// removes that, and fails.
+WORKER first_silent(int, char** argv) {
+  introduce();
+  if (forkd_worker_number() != 0) return steadily();
+  if (unlink(argv[1]) == 0) return 5;
+  for (;;) pause();
+}
+
 // Needs as many milliseconds as its first argument to set itself up, then does tasks. The file that
 // is its second argument gets a line when it is ready, and when it is to end. With a third argument
 // it waits for that by the stop descriptor, and goes on for so many milliseconds.
@@ -117,6 +136,9 @@ WORKER sets_up(int argc, char** argv) {
   for (int i = 0; argc > 3 && i < atoi(argv[3]); i += 10) pause_ms(10);
   return 0;
 }
+
+// Returns 0 at once in version 1, and does that in version 2.
+WORKER quick_in_one(int argc, char** argv) { return *VERSION == '1' ? 0 : sets_up(argc, argv); }
 
 // When it is let go, it says what further yields and the stop descriptor say.
 WORKER asks_again() {
@@ -137,16 +159,32 @@ WORKER first_lingers(int, char** argv) {
   return 0;
 }
 
-// Worker 0, in version 1, stays within one task while the file that is its argument exists.
-WORKER first_busy(int, char** argv) {
+// Worker 0, or that whose number is the second argument, stays within one task in version 1 while the
+// file that is the first one exists.
+WORKER first_busy(int argc, char** argv) {
   introduce();
+  const int busy = argc > 2 ? atoi(argv[2]) : 0;
   while (forkd_yield()) {
     pause_ms(10);
-    if (*VERSION != '1' || forkd_worker_number() != 0 || access(argv[1], F_OK) != 0) continue;
+    if (*VERSION != '1' || forkd_worker_number() != busy || access(argv[1], F_OK) != 0) continue;
     dprintf(1, "busy\n");
     while (access(argv[1], F_OK) == 0) pause_ms(10);
   }
   return 0;
+}
+
+// In version 1 it is in a task while the file that is its argument exists, and asks for the stop
+// descriptor only then, to wait by that alone.
+WORKER polls_late(int, char** argv) {
+  introduce();
+  if (*VERSION != '1') return steadily();
+  forkd_yield();
+  dprintf(1, "busy\n");
+  while (access(argv[1], F_OK) == 0) pause_ms(10);
+  pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  while (poll(&stop, 1, -1) < 0) {
+  }
+  return forkd_yield();
 }
 
 // Does not yield for the first time while the file that is its argument exists.

@@ -106,6 +106,49 @@ WORKER second_crashes_without(int argc, char** argv) {
   return forkd_worker_number() == 1 ? crashes_without(argc, argv) : steadily();
 }
 
+// Worker 1 fails at once; any other one waits for ever and never yields.
+WORKER second_fails_others_wait() {
+  if (forkd_worker_number() == 1) return 1;
+  for (;;) pause();
+}
+
+// Fails when it is asked to end, which it learns by the stop descriptor, before any yield.
+WORKER fails_when_asked() {
+  pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  say("waiting\n");
+  while (poll(&stop, 1, -1) < 0) {
+  }
+  return 1;
+}
+
+// Yields and fails, after more than a second if the file "late" exists, else at once. Says when it
+// starts and fails, in milliseconds of the monotonic clock.
+WORKER fails_late() {
+  const auto say_time = [](const char* what) {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    say("%s %lld\n", what, t.tv_sec * 1000LL + t.tv_nsec / 1000000);
+  };
+  say_time("starts");
+  for (int i = access("late", F_OK) == 0 ? 120 : 0; forkd_yield() && i > 0; i--) pause_ms(10);
+  say_time("fails");
+  return 1;
+}
+
+// Does one task of as many milliseconds as its argument says, and returns 0 without a yield.
+WORKER one_task(int, char** argv) {
+  pause_ms(atoi(argv[1]));
+  return 0;
+}
+
+// Yields until the file that is its argument is there, and returns 0; while it is there at the
+// start, it does not yield.
+WORKER pauses_while(int, char** argv) {
+  while (access(argv[1], F_OK) == 0) pause_ms(10);
+  while (access(argv[1], F_OK) != 0 && forkd_yield()) pause_ms(10);
+  return 0;
+}
+
 // Waits in a system call between two yields; only a signal gets it out of there.
 WORKER blocked() {
   say("blocked\n");
@@ -127,9 +170,26 @@ WORKER quick_or_silent(int, char** argv) {
   return 1;
 }
 
+// Returns 0 at once while the file that is its argument exists; else it waits for ever.
+WORKER quick_or_stuck(int, char** argv) {
+  while (access(argv[1], F_OK) != 0) pause();
+  return 0;
+}
+
 // Never yields, whatever comes.
 WORKER never_yields() {
   for (;;) pause();
+}
+
+// Says so at each SIGTERM, and never ends.
+WORKER counts_terms() {
+  sigset_t term;
+  sigemptyset(&term);
+  sigaddset(&term, SIGTERM);
+  sigprocmask(SIG_BLOCK, &term, nullptr);
+  say("counting\n");
+  for (int number; sigwait(&term, &number) == 0;) say("term\n");
+  return 0;
 }
 
 // Needs a second to set itself up, yields once and hangs.
@@ -149,6 +209,15 @@ WORKER long_tasks(int, char** argv) {
 WORKER first_hangs_others_end() {
   if (forkd_worker_number() == 0) return hangs();
   return !forkd_yield();
+}
+
+// Worker 0 yields steadily; any other one does a single task until the file that is its argument
+// exists, whatever comes.
+WORKER first_yields(int, char** argv) {
+  say("ready\n");
+  if (forkd_worker_number() == 0) return steadily();
+  while (access(argv[1], F_OK) != 0) pause_ms(10);
+  return 0;
 }
 
 // Hangs if it is worker 0, and yields steadily if it is not.
