@@ -100,9 +100,13 @@ load helper
 }
 
 @test "a pool that could not come up has the status 1, also when a worker had to be killed then" {
-  run_forkd -n 2 -g 0.2 "$BIN/hang_0.so:no_such_function"
+  run_forkd -n 2 -g 1 "$BIN/hang_0.so:no_such_function"
+  eventually logged "critical: worker 1 "
+  # Nor does a request to end what is ending already change that.
+  signal TERM
   ends_with 1
   logged "worker 0 (pid [0-9]*) has not ended and is killed"
+  never logged "shutting down"
 }
 
 @test "a worker that fails when it was asked to end has not failed" {

@@ -330,6 +330,17 @@ WORKER only_first_asks(int, char** argv) {
   return blocked();
 }
 
+// Sends TERM back to the master when it is asked to end, and ends a little later.
+WORKER echoes_term() {
+  pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  say("polling\n");
+  while (poll(&stop, 1, -1) < 0) {
+  }
+  kill(getppid(), SIGTERM);
+  pause_ms(300);
+  return 0;
+}
+
 // Reads lines from the FIFO that is its argument, a task each; says so when a read fails.
 WORKER reads(int, char** argv) {
   const int fd = open(argv[1], O_RDWR);
