@@ -163,13 +163,6 @@ WORKER hangs() {
   for (;;) pause();
 }
 
-// Returns 0 at once while the file that is its argument exists; else it fails a little later.
-WORKER quick_or_silent(int, char** argv) {
-  if (access(argv[1], F_OK) == 0) return 0;
-  pause_ms(100);
-  return 1;
-}
-
 // Returns 0 at once while the file that is its argument exists; else it waits for ever.
 WORKER quick_or_stuck(int, char** argv) {
   while (access(argv[1], F_OK) != 0) pause();
