@@ -116,6 +116,7 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
   signal USR2
   eventually heard "STATUS=1 of 1"
   rm quick
+  : >heard
   signal USR1
   eventually heard "STATUS=1 of 2"
 }
