@@ -3,20 +3,35 @@
 
 load helper
 
+# Three pools side by side: workers that yield; workers that never do, and whose warm-up takes long;
+# and a service manager that is not there.
 @test "idle, the master makes no system call" {
   command -v strace >/dev/null || skip "no strace"
   run_forkd -n 3 "$W:steady"
-  eventually has_workers 3
+  masters=$master
+  run_forkd -w 1000 -n 3 "$W:never_yields"
+  masters="$masters $master"
+  NOTIFY_SOCKET=$PWD/nobody run_forkd -n 3 "$W:steady"
+  masters="$masters $master"
+  for master in $masters; do eventually has_workers 3; done
+  # The third one looks until all are healthy.
+  background sleep 0.5
+  wait "$background"
+  tracers=
   # An attached strace shows the call it is waiting in, and nothing after it.
-  strace -p "$master" -o trace 3>&- &
-  tracer=$!
-  eventually test -s trace
+  for master in $masters; do
+    strace -p "$master" -o "trace.$master" 3>&- &
+    tracers="$tracers $!"
+  done
+  for master in $masters; do eventually test -s "trace.$master"; done
   sleep 1.5 # nothing is waited for here: this is the time in which nothing must happen
-  kill -INT "$tracer"
-  wait "$tracer" || :
-  cat trace
-  [ "$(grep -c '(' trace)" -eq 1 ]
-  grep -q -E 'poll\(|restart_syscall\(' trace
+  kill -INT $tracers
+  wait $tracers || :
+  for master in $masters; do
+    cat "trace.$master"
+    [ "$(grep -c '(' "trace.$master")" -eq 1 ]
+    grep -q -E 'poll\(|restart_syscall\(' "trace.$master"
+  done
 }
 
 @test "with -t the master wakes up no more than four times a timeout" {

@@ -17,6 +17,7 @@ load helper
   printed '^version 2 number 1024$'
   logged_times 1 "reload: trying"
   logged_times 1 "reload succeeded"
+  logged_times 1 "reload complete"
 }
 
 @test "a reload works for a pool of 1024" {
@@ -28,6 +29,9 @@ load helper
   signal HUP
   eventually new_pids "$before"
   eventually has_workers 1024
+  signal USR1
+  eventually logged "warning: the target stays 1024, the most there can be"
+  has_workers 1024
 }
 
 @test "bad code of every kind leaves the pool as it is, and a later reload works" {
@@ -38,6 +42,9 @@ load helper
   mkdir code.so
   reload_fails "not a regular file"
   rmdir code.so
+  mkfifo code.so
+  reload_fails "not a regular file"
+  rm code.so
   echo "no shared object" >code.so
   reload_fails "cannot load ./code.so:steady: "
   deploy undefined
@@ -52,6 +59,7 @@ load helper
   signal HUP
   eventually runs 2 3
   eventually logged "reload succeeded"
+  never logged "could not start.* before it was healthy"
 }
 
 @test "code for another machine leaves the pool as it is" {
@@ -73,16 +81,63 @@ load helper
   reload_fails "worker 1024 (pid [0-9]*) was ended by signal 11 .* before it was healthy"
 }
 
-@test "code that never finishes loading is killed after the grace period" {
-  start_one -g 0.3 -w 0.2
+@test "code that never finishes loading is killed after the longer of the grace period and the warm-up" {
+  for options in "-g 0.3 -w 0.2" "-g 0.2 -w 0.3"; do
+    : >log
+    : >out
+    start_one $options
+    eventually runs 1 1
+    deploy ctor_hang
+    reload_fails "worker 1024 (pid [0-9]*) was not loaded within 0.300 s"
+    eventually logged "worker 1024 (pid [0-9]*) was ended by signal 9"
+    deploy two
+    signal HUP
+    eventually runs 2 2
+    stops_with 0
+  done
+}
+
+@test "an extra worker that hangs while it is loaded and cannot be killed is said to be so once" {
+  command -v strace >/dev/null || skip "no strace"
+  deploy one
+  strace -o trace -e trace=kill -e inject=kill:error=EPERM "$FORKD" -g 0.2 -w 0.2 ./code.so:steady >>out 2>>log 3>&- &
+  tracer=$!
   eventually runs 1 1
+  master=$(living "$tracer")
   deploy ctor_hang
-  reload_fails "worker 1024 (pid [0-9]*) was not loaded within 0.300 s"
-  eventually logged "worker 1024 (pid [0-9]*) was ended by signal 9"
+  signal HUP
+  eventually logged "error: worker 1024 (pid [0-9]*) has not ended and cannot be killed: Operation not permitted"
+  # Nor does it stand in the way of the next reload.
   deploy two
   signal HUP
-  eventually runs 2 2
+  eventually logged "reload complete"
+  logged_times 1 "cannot be killed"
 }
+
+@test "with -g 0 code has time to be loaded, whatever the warm-up" {
+  start_one -g 0 -w 0.1
+  eventually runs 1 1
+  deploy ctor_slow
+  signal HUP
+  eventually logged "reload succeeded"
+  never logged killed
+}
+
+@test "an extra worker that is sent a signal while it loads the code has tried nothing: another one does" {
+  start_one
+  eventually runs 1 1
+  deploy ctor_slow
+  signal HUP
+  first=$(pid_of 1024)
+  eventually is_caught HUP "$first"
+  kill -HUP "$first"
+  eventually logged "info: worker 1024 (pid $first) exited with status 0"
+  eventually logged "reload succeeded"
+  logged_times 0 "reload failed"
+  [ "$(pid_of 1024)" != "$first" ]
+}
+# is_caught HUP PID: whether the worker has its handlers. Without /proc nobody knows: it is hoped so.
+is_caught() { [ ! -e "/proc/$2/status" ] || [ "$(($(mask SigCgt "/proc/$2/status") & 1))" -eq 1 ]; }
 
 @test "workers that die between a deploy and the reload are replaced on the old code" {
   needs_linux "the code is pinned"
@@ -109,6 +164,41 @@ load helper
   eventually runs 1 3
 }
 
+@test "the code of the last good reload stays the pool's, whatever came after it" {
+  start_one
+  eventually runs 1 1
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  deploy ctor_crash
+  reload_fails "signal 11"
+  deploy one
+  signal USR1
+  eventually runs 2 3
+  rm code.so
+  reload_fails "No such file"
+  kill -KILL "$(pid_of 0)"
+  eventually runs 2 4
+  runs 1 1
+  never runs 1 2
+}
+
+@test "reloads, good and bad, leave no file open" {
+  [ -e /proc/self/fd ] || skip "no /proc"
+  start_one
+  eventually runs 1 1
+  before=$(ls -l "/proc/$master/fd" | sed 's/.* [0-9]* -> //; s/ (deleted)//' | sort)
+  for round in 1 2 3; do
+    deploy two
+    signal HUP
+    eventually logged_times $round "reload complete"
+  done
+  eventually has_workers 1
+  deploy ctor_crash
+  reload_fails "signal 11"
+  [ "$before" = "$(ls -l "/proc/$master/fd" | sed 's/.* [0-9]* -> //; s/ (deleted)//' | sort)" ]
+}
+
 @test "code is loaded by its path while that leads to it, and from the held file when not" {
   needs_linux "the code is pinned"
   start_one
@@ -123,8 +213,9 @@ load helper
 }
 
 @test "workers that are busy for long are not killed, while the others are replaced" {
+  # Nobody waits for it, for any time.
   deploy one
-  run_forkd -n 3 ./code.so:first_busy stay
+  run_forkd -g 1000 -n 3 ./code.so:first_busy stay
   eventually runs 1 3
   busy=$(pid_of 0)
   touch stay
@@ -156,6 +247,7 @@ load helper
   rm stay
   eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
   eventually has_workers 1
+  logged_times 1 "worker 1024 (pid [0-9]*) started"
 }
 
 @test "HUP during a reload does nothing new while the file is the same" {
@@ -171,7 +263,7 @@ load helper
 
 @test "HUP during a trial tries the newest file beside the worker of the dropped trial" {
   deploy one
-  run_forkd ./code.so:slow_start slow
+  run_forkd -l debug ./code.so:slow_start slow
   eventually runs 1 1
   touch slow
   deploy one
@@ -180,6 +272,7 @@ load helper
   deploy two
   signal HUP
   eventually printed "^slow 1025"
+  logged "worker 1024 (pid [0-9]*) is asked to end"
   rm slow
   eventually logged "reload complete"
   eventually has_workers 1
@@ -205,11 +298,15 @@ load helper
   eventually logged "reload: already about to begin"
   # At its first task, it may finish that, however long it takes beyond the grace period.
   eventually lived "$(pid_of 1024)" 2
+  # That another worker ends meanwhile changes nothing.
+  kill -KILL "$(pid_of 0)"
+  eventually is_replaced 0 "$(first_pid_of 0)"
   rm slow
   eventually logged "reload complete"
   never logged "is killed"
   logged_times 1 "reload: waits"
   logged_times 3 "reload: trying"
+  logged_times 1 "reload succeeded"
   eventually has_workers 1
 }
 lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
@@ -250,6 +347,20 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
   eventually has_workers 2
   echo 'sleep 0.5; exit 3' >job.sh
   reload_fails "worker 1024 (pid [0-9]*) exited with status 3 after 0\.[0-9]* s before it was healthy"
+}
+
+@test "HUP during a trial of commands, which nobody can compare, begins a new one" {
+  run_forkd -w 1 sleep 1000
+  eventually has_workers 1
+  signal HUP
+  eventually logged "worker 1024 (pid [0-9]*) started"
+  signal HUP
+  eventually logged "reload: trying the new code as worker 1025"
+  eventually logged "worker 1024 (pid [0-9]*) was ended by signal 15"
+  eventually logged "reload complete"
+  eventually has_workers 1
+  logged_times 1 "reload succeeded"
+  logged_times 0 "reload failed"
 }
 
 @test "a command that ends with 0 during its trial has passed it" {
@@ -304,11 +415,13 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 @test "a reload lets workers in backoff start at once on the new code" {
   deploy one
   run_forkd -n 2 ./code.so:broken_in_one
-  eventually logged_at_least 10 "exited with status 1"
+  # After the sixth failure the next start is due 3.2 s later.
+  eventually logged_at_least 12 "exited with status 1"
   deploy two
   signal HUP
-  eventually logged "reload succeeded"
-  eventually runs 2 3
+  eventually logged "reload complete"
+  runs 2 3
+  logged "reload complete after [01][.]"
 }
 
 @test "fork that fails for the extra worker ends the reload, not the pool" {
@@ -321,8 +434,28 @@ lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
   master=$(children "$background")
   signal HUP
   eventually logged "reload failed: cannot fork: Resource temporarily unavailable"
+  # It is no failure of the pool, which would delay its next fork.
+  never logged "next try"
   signal HUP
   eventually logged "reload succeeded"
+}
+
+@test "fork that fails for a worker does not end the trial of one that runs" {
+  command -v strace >/dev/null || skip "no strace"
+  deploy one
+  strace -e trace=clone,clone3,fork -e inject=clone,clone3,fork:error=EAGAIN:when=3 -o trace \
+    "$FORKD" ./code.so:slow_start slow >>out 2>>log 3>&- &
+  background=$!
+  eventually runs 1 1
+  master=$(children "$background")
+  touch slow
+  signal HUP
+  eventually printed "^slow 1024"
+  signal USR1
+  eventually logged "cannot fork: .*; next try in 0.100 s"
+  rm slow
+  eventually logged "reload succeeded"
+  never logged "reload failed"
 }
 
 @test "a reload fails, and does not wait, while fork fails for the pool" {
@@ -388,8 +521,13 @@ END
   eventually runs 1 1
   deploy ctor_crash
   signal HUP
-  signal HUP
   eventually logged "reload failed"
+  background sleep 0.4
+  wait "$background"
+  logged_times 1 "reload failed"
+  signal HUP
+  signal HUP
+  eventually logged_at_least 2 "reload failed"
   signal HUP
   rm code.so
   signal HUP
@@ -400,4 +538,5 @@ END
   wait "$background"
   never runs 2 1
   [ "$(grep -c "worker 1024 .*started" log)" -eq "$starts" ]
+  has_workers 1
 }

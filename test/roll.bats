@@ -26,7 +26,7 @@ ready() { [ "$(grep -c "^ready $1" tally)" -ge "$2" ]; }
 # the file "stay" exists, gets version 2.
 roll_beside_a_busy_worker() {
   deploy one
-  run_forkd "$@" ./code.so:first_busy stay
+  run_forkd -g 1000 "$@" ./code.so:first_busy stay
   eventually runs 1 1
   touch stay
   eventually printed "^busy"
@@ -43,8 +43,9 @@ roll_beside_a_busy_worker() {
     deploy two
     signal HUP
     eventually logged "reload complete"
-    eventually ready 2 $((target + 1))
+    ready 2 $((target + 1))
     stays_at $target $target
+    never logged "stands still"
     stops_with 0
   done
 }
@@ -65,15 +66,66 @@ roll_beside_a_busy_worker() {
 
 @test "workers that wait by the stop descriptor are let go a few at a time, the oldest first" {
   deploy one
-  run_forkd -n 4 -l debug ./code.so:sets_up 150 tally 0
+  # Two at a time; and when one is left, it goes alone.
+  run_forkd -n 9 ./code.so:sets_up 150 tally 0
+  eventually ready 1 9
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  ready 2 10
+  stays_at 8 9
+  logged_times 19 "started$"
+  stops_with 0
+  # The oldest one does not always have the lowest number.
+  rm -f tally log
+  deploy one
+  run_forkd -n 3 -l debug ./code.so:sets_up 0 tally 0
+  eventually ready 1 3
+  kill -TERM "$(pid_of 0)"
   eventually ready 1 4
   deploy two
   signal HUP
   eventually logged "reload complete"
-  eventually ready 2 5
-  stays_at 4 4
-  sed -n 's/.*worker \([0-9]*\) (pid .*is asked to end$/\1/p' log | head -n 4 | tr '\n' ' ' >order
-  [ "$(cat order)" = "0 1 2 3 " ]
+  sed -n 's/.*worker \([0-9]*\) (pid .*is asked to end$/\1/p' log | head -n 3 | tr '\n' ' ' >order
+  [ "$(cat order)" = "1 2 0 " ]
+}
+
+@test "a last task may take a while, which is eight seconds with -g 0, before others are let go, too" {
+  deploy one
+  run_forkd -n 2 -g 0 ./code.so:sets_up 150 tally 1300
+  eventually ready 1 2
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  stays_at 2 2
+}
+
+@test "a worker that asks for the stop descriptor in the middle of a roll is asked to end, too" {
+  deploy one
+  touch stay
+  run_forkd -g 1000 ./code.so:polls_late stay
+  eventually printed "^busy"
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  rm stay
+  eventually logged "reload complete"
+}
+
+@test "a worker that was removed before the roll ends when its task does" {
+  deploy one
+  run_forkd -n 2 -g 1000 ./code.so:first_busy stay 1
+  eventually runs 1 2
+  touch stay
+  eventually printed "^busy"
+  signal USR2
+  eventually logged "the target is now 1"
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  rm stay
+  eventually logged "worker 1 (pid [0-9]*) exited with status 0"
+  eventually has_workers 1
 }
 
 @test "commands are let go one after the other, each when the one before is healthy" {
@@ -117,6 +169,9 @@ END
   eventually is_replaced 1 "$(first_pid_of 1)"
   eventually is_replaced 2 "$(first_pid_of 2)"
   [ "$(pid_of 0)" = "$first" ]
+  # Until that has ended, too, the reload is not complete.
+  background sleep 0.3
+  wait "$background"
   never logged "reload complete"
   rm stay
   eventually logged "reload complete"
@@ -148,14 +203,62 @@ END
   signal HUP
   eventually logged_at_least 4 "worker 1 (pid [0-9]*) exited with status 5"
   logged_times 1 "error: reload stands still: worker 1 (pid [0-9]*) exited with status 5 after .*; the others keep their code"
+  # After the second failure.
+  [ "$(sed '/stands still/q' log | grep -c 'warning: worker 1 (pid [0-9]*) exited with status 5')" -eq 2 ]
   # Whichever had its turn before worker 1 runs the new code, but not all do.
   never logged "reload complete"
+  # That the next reload stands still is said, too.
+  deploy two
+  signal HUP
+  eventually logged_times 2 "reload succeeded"
+  eventually logged_times 2 "error: reload stands still: worker 1 "
   # The cure is a reload like any other.
   deploy one
   signal HUP
   eventually logged "reload complete"
   eventually has_workers 3
+  logged_times 2 "stands still"
+}
+
+@test "failures of the old code are none of the new code, which may fail once" {
+  deploy one
+  touch fail
+  run_forkd -n 2 ./code.so:fails_once_in_two 1
+  eventually logged_at_least 2 "worker 1 (pid [0-9]*) exited with status 5"
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  [ ! -e fail ]
+  never logged "stands still"
+}
+
+@test "an old worker that never became healthy is not said to hold up the roll, a new one is" {
+  deploy one
+  run_forkd -n 2 -t 1000 -g 0.3 -w 0.3 ./code.so:first_silent fail
+  eventually runs 1 2
+  deploy two
+  signal HUP
+  eventually logged "reload succeeded"
+  eventually lived "$(first_pid_of 0)" 2
+  never logged "stands still"
+  # Its death is no failure of the new code, which fails once and then does not yield either.
+  touch fail
+  kill -KILL "$(pid_of 0)"
+  eventually logged "worker 0 (pid [0-9]*) exited with status 5"
+  eventually logged "error: reload stands still: worker 0 (pid [0-9]*) does not become healthy; the others keep their code"
   logged_times 1 "stands still"
+  logged "stands still: worker 0 (pid $(pid_of 0)) "
+}
+lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
+
+@test "code that returns 0 at once is replaced by code that takes its time, which is waited for" {
+  deploy one
+  run_forkd -n 2 ./code.so:quick_in_one 700 tally
+  eventually logged_at_least 4 "exited with status 0"
+  deploy two
+  signal HUP
+  eventually logged "reload complete"
+  ready 2 3
 }
 
 @test "an old worker that dies during the roll is replaced at once on the new code" {
@@ -206,6 +309,30 @@ END
   logged_times 1 "reload: trying"
 }
 
+@test "a file is another one if its inode, its size or its time is, down to fractions of a second" {
+  roll_beside_a_busy_worker
+  trials=1
+  for change in "touch -d 2001-01-01T00:00:01.5Z code.so" "touch -d 2001-01-01T00:00:02.5Z code.so" \
+    "touch -d 2001-01-01T00:00:02.25Z code.so" "grow code.so" "copy code.so"; do
+    eventually logged_times $trials "reload succeeded"
+    echo "$change"
+    $change
+    signal HUP
+    trials=$((trials + 1))
+    eventually logged_times $trials "reload: trying"
+  done
+  eventually logged_times $trials "reload succeeded"
+  signal HUP
+  eventually logged "already under way, and the file is the same"
+}
+# Another size at the same time; and another file of the same size and time.
+grow() {
+  touch -r "$1" time
+  printf x >>"$1"
+  touch -r time "$1"
+}
+copy() { cp -p "$1" "$1.new" && mv "$1.new" "$1"; }
+
 @test "a rollback of a pool of one is tried beside the extra worker, while the task goes on" {
   roll_beside_a_busy_worker -l debug
   busy=$(pid_of 0)
@@ -215,6 +342,8 @@ END
   eventually logged "reload: trying the new code as worker 1025"
   eventually logged_times 2 "reload succeeded"
   eventually logged "worker 1024 (pid [0-9]*) exited with status 0"
+  # At once, and not when there is room.
+  logged "worker 1024 (pid [0-9]*) is asked to end"
   [ "$(pid_of 0)" = "$busy" ]
   has_workers 2
   rm stay
@@ -236,6 +365,24 @@ END
   eventually logged "reload complete"
   eventually has_workers 2
   never runs 1 3
+}
+
+@test "a trial during a roll waits for the worker of the trial that it takes the place of" {
+  roll_beside_a_busy_worker
+  eventually logged "reload succeeded"
+  deploy ctor_hang
+  signal HUP
+  eventually logged "worker 1025 (pid [0-9]*) started"
+  deploy one
+  signal HUP
+  # The other extra worker is the one that helps in the roll.
+  eventually logged "reload: waits for worker 1025 (pid $(pid_of 1025)) of an earlier reload to end"
+  kill -KILL "$(pid_of 1025)"
+  eventually logged_times 2 "reload succeeded"
+  logged_times 0 "reload failed"
+  rm stay
+  eventually logged "reload complete"
+  eventually has_workers 1
 }
 
 @test "two dropped trials that hang while they are loaded hold up no later reload" {
@@ -281,6 +428,9 @@ END
   touch fail
   signal HUP
   eventually logged_times 1 "error: reload stands still: worker 1024 (pid [0-9]*) exited with status 5"
+  # With one number or the extra worker vacant, none of the others is let go.
+  eventually logged_at_least 4 "worker 1024 (pid [0-9]*) exited with status 5"
+  never logged "reload complete"
   rm fail
   eventually logged "reload complete"
 }

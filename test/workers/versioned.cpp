@@ -151,10 +151,11 @@ WORKER asks_again() {
   return 0;
 }
 
-// Worker 0, in version 1, is not done when it is let go, while the file that is its argument exists.
+// Waits by the stop descriptor. Worker 0, in version 1, is not done when it is let go, while the file
+// that is its argument exists.
 WORKER first_lingers(int, char** argv) {
   introduce();
-  steadily();
+  quiet();
   while (*VERSION == '1' && forkd_worker_number() == 0 && access(argv[1], F_OK) == 0) pause_ms(10);
   return 0;
 }
