@@ -7,6 +7,8 @@ load helper
   run_forkd -g 1000 -n 3 "$W:steady"
   eventually has_workers 3
   stops_with 0
+  # Of the requests only -l debug tells.
+  logged_times 0 "asked to end"
 }
 
 @test "a task that is under way at shutdown is finished" {

@@ -24,6 +24,15 @@ load helper
   eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.200 s and is aborted"
 }
 
+@test "for its first yield a worker has the timeout where that is longer than the warm-up" {
+  touch slow
+  run_forkd -t 3 -w 0.1 "$BIN/one.so:slow_start" "$PWD/slow"
+  eventually lived "$(pid_of 0)" 2
+  rm slow
+  eventually lived "$(pid_of 0)" 3
+  never logged aborted
+}
+
 @test "a worker that never yields in time is never healthy: the master gives up" {
   run_forkd -t 0.2 -w 0.2 "$W:never_yields"
   ends_with 1
