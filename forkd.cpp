@@ -1390,7 +1390,9 @@ void ask_self_to_end() {
     // Unless it was asked to end meanwhile.
     atomic_replace(request, Request::TakingRoom, Request::WhenRoom);
   }
-  return atomic_load(request) != Request::End;
+  if (atomic_load(request) != Request::End) return 1;
+  write_stop_byte();  // the signal that would do it may be on its way, or blocked by the worker
+  return 0;
 }
 
 // The worker's handler for HUP, INT, QUIT and TERM.

@@ -191,6 +191,13 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   printed '^stop 1 1 0$'
 }
 
+@test "the stop descriptor is readable when a yield says 0, also where the signal is blocked" {
+  run_forkd "$W:blocks_hup"
+  eventually printed "^polling"
+  stops_with 0
+  printed "^stop 1"
+}
+
 @test "hundreds of workers that wait by the stop descriptor all see a request made at once" {
   not_emulated "hundreds of emulators are too many"
   run_forkd -n 300 "$W:polls"

@@ -334,6 +334,20 @@ WORKER echoes_term() {
   return 0;
 }
 
+// Blocks the signal that goes with a request, learns of it by a yield, and says what the stop
+// descriptor says then.
+WORKER blocks_hup() {
+  sigset_t hup;
+  sigemptyset(&hup);
+  sigaddset(&hup, SIGHUP);
+  sigprocmask(SIG_BLOCK, &hup, nullptr);
+  pollfd stop = {forkd_stop_fd(), POLLIN, 0};
+  say("polling\n");
+  steadily();
+  say("stop %d\n", poll(&stop, 1, 0));
+  return 0;
+}
+
 // Reads lines from the FIFO that is its argument, a task each; says so when a read fails.
 WORKER reads(int, char** argv) {
   const int fd = open(argv[1], O_RDWR);
