@@ -63,13 +63,15 @@ test: all
 	@CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' SHARED="$(SHARED)" \
 	    MAKE='$(MAKE)' sh test/run.sh '$(BATS)'
 
-# The long forms of some tests: make soak SOAK=60 SEED=7
-SOAK = 60
-SEED = 1
+# The long forms of some tests: make soak SOAK=60 SEED=7 SEEDS=100000
+SOAK  = 60
+SEED  = 1
+SEEDS = 50000
 soak: all
 	CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' SHARED="$(SHARED)" \
 	    SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 INJECT='1 2 10' ROUNDS=1000 ROLLS=100000 \
-	    $(BATS) -T test/chaos.bats test/container.bats test/races.bats
+	    SEEDS=$(SEEDS) \
+	    $(BATS) -T test/chaos.bats test/container.bats test/races.bats test/simulate.bats
 
 # How fast it is, beside a bare loop of fork, pause and waitpid; see test/bench/bench.sh.
 bench: forkd libforkd.a forkd.h

@@ -41,6 +41,7 @@ build_all() {
   start tool second
   start tool slow_log
   start tool handlers
+  start simulation
   start application with_object "$ROOT/forkd.o"
   start application with_archive -L"$ROOT" -lforkd
   start application_in_cxx
@@ -66,6 +67,12 @@ tool() {
   shift
   "$CXX" $CPPFLAGS -std=c++20 -O1 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
     "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o"
+}
+
+# The simulation of the master, which has forkd.cpp in itself.
+simulation() {
+  "$CXX" -std=c++20 -O2 -fno-exceptions -fno-rtti -c -o "$BIN/simulate.o" "$ROOT/test/simulate.cpp" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/simulate" "$BIN/simulate.o"
 }
 
 # application NAME LINK ...: the application in C, linked with forkd in some way.
