@@ -201,8 +201,7 @@ struct Run {
   unsigned long seed;
   Kind kind;
   bool verbose;
-  unsigned
-      density;  // so many accesses of the master at most, until something comes between; 0: never
+  unsigned density;  // accesses of the master until something comes between, about; 0: never
   unsigned failing;  // one in so many calls fails; 0: none
   Ms slowness;       // how long a call may take
   bool freezes;      // the master is stopped now and then
@@ -246,6 +245,7 @@ unsigned traced;
   va_start(args, format);
   vsnprintf(line + length, sizeof *trace - static_cast<size_t>(length), format, args);
   va_end(args);
+  make_printable(line);
   if (run.verbose) puts(line);
 }
 
@@ -329,9 +329,12 @@ struct Seen {
   int trial = -1, helper = -1;  // numbers; -1: none
   int tried;                    // the trial's version
   int target, told;
-  int grown, shrunk;  // signals since `target` was compared
-  Ms stop_at = never, second_at = never, ended_at = 0;
-  bool gave_up, was_healthy, load_failed, killed;
+  int grown, shrunk;     // signals since `target` was compared
+  Ms stop_at = never;    // when the shutdown began
+  Ms signal_at = never;  // the first INT, QUIT or TERM
+  Ms second_at = never;  // one that came 0.1 s later
+  Ms ended_at = 0;       // the last worker that has ended
+  bool gave_up, was_healthy, killed;
   int completed;  // rolls
   int fork_failures;
   Ms fork_from = 0;
@@ -340,9 +343,8 @@ struct Seen {
   bool trial_over = true;  // the last HUP has had its answer
   bool refused;            // READY=1 may be late, for the queue was full or a HUP came
   bool ready, reloading, stopping, full;  // the messages
-  Ms watchdog_told, room_since;
+  Ms watchdog_told;
   char status[300];
-  int idle_polls;  // without any event between
   int polls;
   Ms polls_since;
   bool calm;  // all has been made good
@@ -353,14 +355,13 @@ struct Seen {
 } seen;
 
 bool is_alive(const Process& p) { return p.life > Life::Gone && p.life < Life::Zombie; }
-bool may_shut_down() { return seen.stop_at != never || seen.gave_up; }
+bool may_shut_down() { return seen.stop_at != never; }
 Line& line_of(const Process& p) { return shared->line[p.number]; }
 Process* process_of(pid_t pid) {
   for (Process& p : processes)
     if (p.life != Life::Gone && p.pid == pid) return &p;
   return nullptr;
 }
-bool is_pool_kind(Kind kind) { return run.kind == kind; }
 bool fails(unsigned factor = 1) {
   return !seen.calm && run.failing && one_in(run.failing * factor);
 }
@@ -461,6 +462,7 @@ void load_code(Process& p) {
   pool_code = p.pool_code;
   trial_code = p.trial_code;
   p.loaded_at = now;
+  p.frozen_before = frozen;
   p.life = Life::Working;
   enter(p, false);
   if (setjmp(out_of_worker) == 0) become_worker(p.number);
@@ -575,6 +577,12 @@ void receive(Process& p, int signal) {
 
 void happen();
 
+void begin_to_stop() {
+  if (seen.stop_at != never) return;
+  seen.stop_at = now;
+  seen.stop_delayed = delayed;
+}
+
 // False: none was pending.
 bool deliver_signals() {
   bool any = false;
@@ -585,10 +593,9 @@ bool deliver_signals() {
     seen.grown += number == SIGUSR1;
     seen.shrunk += number == SIGUSR2;
     if (number == SIGTERM || number == SIGINT || number == SIGQUIT) {
-      if (seen.stop_at == never)
-        seen.stop_at = now, seen.stop_delayed = delayed;
-      else if (seen.second_at == never && now - seen.stop_at >= second_signal)
-        seen.second_at = now;
+      begin_to_stop();
+      if (seen.signal_at == never) seen.signal_at = now;
+      if (seen.second_at == never && now - seen.signal_at >= 100) seen.second_at = now;
     }
     count_signal(number);
   }
@@ -753,9 +760,8 @@ void check_signal(const Process& p, int signal) {
   if (signal != SIGKILL) return;
   const Ms grace = pool.options.grace;
   const bool at_end =
-      may_shut_down() && ((grace && now >= min(seen.stop_at, seen.gave_up ? 0 : never) + grace) ||
-                          seen.second_at != never);
-  const bool aborted = p.aborted_at != never && now - p.aborted_at >= 8000 - 0;
+      may_shut_down() && ((grace && now >= seen.stop_at + grace) || seen.second_at != never);
+  const bool aborted = p.aborted_at != never && now - p.aborted_at >= 8000;
   const bool not_loaded =
       p.life == Life::Loading && now - p.forked_at >= load_limit() - run.slowness &&
       (seen.trial >= 0 || seen.helper >= 0 || numbers[1024].process || numbers[1025].process);
@@ -779,7 +785,7 @@ void check_hanging() {
 }
 
 void check_shutdown() {
-  if (!may_shut_down() || seen.stop_at == never) return;
+  if (!may_shut_down()) return;
   const Ms end =
       min(pool.options.grace ? seen.stop_at + pool.options.grace : never, seen.second_at);
   if (end == never || now <= end + lateness(seen.stop_delayed)) return;
@@ -794,14 +800,39 @@ void check_reaped() {
       broken("worker %d has ended, and is not reaped", p.number);
 }
 
-// Without anything to wait for there is no deadline, and none that passes makes the loop spin.
+// Whether the master has nothing to wait for but signals.
+bool is_idle() {
+  if (run.has_manager || pool.options.timeout || may_shut_down() || woken || pending[SIGCHLD])
+    return false;
+  for (int i = 0; i < pool.target; i++)
+    if (!numbers[i].process) return false;
+  for (const Process& p : processes)
+    if (p.life != Life::Gone && (p.number >= max_workers || p.aborted_at != never)) return false;
+  return seen.trial < 0 && seen.helper < 0;
+}
+
 void check_wait(int timeout) {
-  if (now >= seen.polls_since + 1000) {
-    seen.polls = 0;
-    seen.polls_since = now;
-  }
-  if (++seen.polls > 3000) broken("the loop spins");
-  if (timeout == 0 && ++seen.idle_polls > 60) broken("a deadline has passed, and nothing is done");
+  if (timeout >= 0 && is_idle()) broken("idle, the master makes no system call at all");
+  // While nothing happens it looks every 10 ms at most.
+  if (++seen.polls > 60 + (now - seen.polls_since) / 4) broken("the loop spins");
+}
+
+// The pool of which every worker fails, and none was ever healthy, does not go on.
+void check_hopeless() {
+  if (seen.was_healthy || may_shut_down()) return;
+  for (const Process& p : processes)
+    if (p.life != Life::Gone && p.loaded_at != never &&
+        (p.yields > 0 || now - p.loaded_at >= warm_up()))
+      return;
+  for (int i = 0; i < pool.target; i++)
+    if (numbers[i].failures_least < give_up_after) return;
+  broken("every worker has failed five times: the master must give up");
+}
+
+void check_watchdog() {
+  if (run.watchdog && seen.calm &&
+      now > max(seen.watchdog_told, seen.stage_at + 200) + run.watchdog / 2 + tolerance)
+    broken("WATCHDOG=1 is said twice in WATCHDOG_USEC");
 }
 
 void check_target() {
@@ -834,6 +865,11 @@ void read_log(const char* line) {
     const Process* p = numbers[seen.trial].process;
     if (p ? !is_healthy(*p) : !numbers[seen.trial].was_healthy)
       broken("the trial has passed, but its worker is not healthy");
+    // The master measures a pause from the end of its wait, which is at most 0.2 s here.
+    const Ms paused = p ? frozen - p->frozen_before : 0;
+    if (paused && p->yields == 0 &&
+        now - p->loaded_at - paused < warm_up() - 400 * (freezes - p->freezes_before))
+      broken("the trial has passed, but its worker could not run for the warm-up");
     seen.helper = seen.trial;
     seen.trial = -1;
     seen.trial_over = true;
@@ -861,9 +897,14 @@ void read_log(const char* line) {
     seen.told = told;
   } else if (says("giving up")) {
     seen.gave_up = true;
+    begin_to_stop();
     if (seen.was_healthy) broken("once a worker has been healthy the master never gives up");
+    for (int i = 0; i < pool.target; i++)
+      if (numbers[i].failures_most < give_up_after)
+        broken("the master gives up, but worker %d has not failed five times", i);
   } else if (says("critical: worker") || says("critical: cannot")) {
-    seen.gave_up = seen.load_failed = true;
+    seen.gave_up = true;
+    begin_to_stop();
   }
 }
 
@@ -1016,6 +1057,8 @@ static int sim_poll(pollfd*, nfds_t, int timeout) {
     check_restarts();
     check_hanging();
     check_shutdown();
+    check_hopeless();
+    check_watchdog();
   }
   if (fails(2)) return fail(one_in(2) ? EINTR : ENOMEM);
   const Ms deadline = timeout < 0 ? never : now + timeout;
@@ -1031,7 +1074,8 @@ static int sim_poll(pollfd*, nfds_t, int timeout) {
     const Ms next = min(first ? first->next_at : never, seen.next_event);
     now = max(now, min(next, now < seen.frozen_until ? seen.frozen_until : deadline));
     if (now < next) continue;
-    seen.idle_polls = 0;
+    seen.polls = 0;
+    seen.polls_since = now;
     if (seen.next_event <= now)
       happen();
     else
@@ -1207,8 +1251,8 @@ static ssize_t sim_sendto(int, const void* data, size_t size, int, const sockadd
     seen.stopping = true;
   }
   if (const char* status = strstr(text, "STATUS="))
-    snprintf(seen.status, sizeof seen.status, "%.*s",
-             static_cast<int>(data ? size - static_cast<size_t>(status - text) : 0), status);
+    snprintf(seen.status, sizeof seen.status, "%.*s", static_cast<int>(text + size - status),
+             status);
   return static_cast<ssize_t>(size);
 }
 
@@ -1303,6 +1347,7 @@ void do_something() {
 // All is good from here on: no call fails or is slow, and each worker yields.
 void make_good() {
   note("all is made good");
+  seen.stage_at = now;
   seen.calm = true;
   seen.full = run.missing = false;
   for (Process& p : processes) {
@@ -1352,6 +1397,8 @@ void end_well() {
     seen.next_event = now + after;
   };
   if (may_shut_down()) {
+    if (seen.stage_at == 0) seen.stage_at = now;
+    if (now > seen.stage_at + delayed + 60000) broken("a shutdown must end");
     if (seen.second_at == never && pool.options.grace == 0) raise_signal(SIGTERM);
     seen.next_event = now + 5000;
     return;
@@ -1459,14 +1506,16 @@ void check_end(int status) {
       end = max(end, p.killed_at);
     }
   if (!may_shut_down()) broken("the master ends, but nobody asked it to");
-  end = max(end, min(seen.stop_at, now));
+  end = max(end, seen.stop_at);
   if (now > end + lateness(seen.stop_delayed))
     broken("the master ends when the last worker has gone");
   const int expected = seen.gave_up ? exit_failed : seen.killed || immune ? exit_killed : 0;
   if (status != expected) broken("the exit status is %d, not %d", status, expected);
   if (run.has_manager && seen.reloading && !seen.stopping && !seen.full)
     broken("RELOADING=1 is followed by READY=1 or STOPPING=1");
-  if (seen.calm && seen.stage > 0 && seen.stop_at != never && seen.stop_at > run.script_end &&
+  if (run.has_manager && seen.calm && !seen.gave_up && !seen.stopping)
+    broken("STOPPING=1 is said at the end");
+  if (seen.calm && seen.stage > 0 && seen.stop_at > run.script_end && !seen.gave_up &&
       !had_second && now - seen.stop_at > 200)
     broken("the shutdown took %s s: a request was missed", seconds(now - seen.stop_at).text);
 }
