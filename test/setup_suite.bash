@@ -7,15 +7,16 @@ setup_suite() {
   SHARED=${SHARED:-$([ "$(uname)" = Darwin ] && echo -shared -undefined dynamic_lookup || echo -shared)}
   export ROOT FORKD BIN CC=${CC:-cc} CXX=${CXX:-c++} CPPFLAGS=${CPPFLAGS:-} LDFLAGS=${LDFLAGS:-} SHARED
   [ -x "$FORKD" ] || { echo "no $FORKD: run make first" >&2; return 1; }
+  # Of several runs that share the folder the first one builds.
   mkdir -p "$BIN"
-  [ ! -e "$BIN/built" ] || return 0
-  # Another run that shares the folder may be building.
-  if ! mkdir "$BIN/building" 2>/dev/null; then
-    until [ -e "$BIN/built" ]; do [ -e "$BIN/building" ] && sleep 0.1 || return; done
-    return 0
+  if mkdir "$BIN/building" 2>/dev/null; then
+    build_all || { touch "$BIN/failed"; return 1; }
+    touch "$BIN/built"
   fi
-  build_all || { rmdir "$BIN/building"; return 1; }
-  touch "$BIN/built"
+  until [ -e "$BIN/built" ]; do
+    [ ! -e "$BIN/failed" ] || { echo "what the tests run was not built, see above" >&2; return 1; }
+    sleep 0.1
+  done
 }
 
 build_all() {

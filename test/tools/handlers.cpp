@@ -41,11 +41,11 @@ static void check_pipe() {
   if (!open_pipe(ends)) exit(1);
   wake_read = ends[0];
   wake_write = ends[1];
-  atomic_store(woken, false);
+  atomic_store(woken, 0);
   for (int i = 0; i < 5; i++) raise(SIGUSR1);
   expect(bytes_in_pipe() == 1, "many signals are one byte");
   expect(atomic_load(woken), "who wakes the loop says so");
-  atomic_store(woken, false);
+  atomic_store(woken, 0);
   raise(SIGUSR2);
   expect(bytes_in_pipe() == 1, "the next signal is another byte");
   // A pipe that is full, or one that is gone, is no trouble for a handler.
@@ -53,7 +53,7 @@ static void check_pipe() {
   while (write(wake_write, page, sizeof page) > 0 || write(wake_write, page, 1) > 0) {
   }
   for (int i = 0; i < 2; i++) {
-    atomic_store(woken, false);
+    atomic_store(woken, 0);
     errno = 12345;
     raise(SIGUSR1);
     expect(errno == 12345, "errno stays");
