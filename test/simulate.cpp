@@ -346,6 +346,7 @@ struct Seen {
   Ms watchdog_told;
   char status[300];
   int polls;
+  Ms no_memory_until = 0, idle_since = 0;
   Ms polls_since;
   bool calm;  // all has been made good
   int stage;  // of the good end
@@ -362,6 +363,7 @@ Process* process_of(pid_t pid) {
     if (p.life != Life::Gone && p.pid == pid) return &p;
   return nullptr;
 }
+// Whether this call is one that fails.
 bool fails(unsigned factor = 1) {
   return !seen.calm && run.failing && one_in(run.failing * factor);
 }
@@ -389,6 +391,7 @@ bool is_vacant(int number, unsigned long since) {
   return !is_healthy(*p) && !(n.brief && now < p->forked_at + max(proof_of_life, warm_up()));
 }
 
+// Whether a number has no healthy worker, for sure.
 bool surely_not_healthy(const Number& n) {
   const Process* p = n.process;
   if (!p || p->life == Life::Loading) return !n.brief;
@@ -406,6 +409,7 @@ void raise_signal(int number) {
   pending[number] = true;
 }
 
+// It ends, with a status as of waitpid(2).
 void end(Process& p, int status) {
   note("worker %d (pid %d) ends, status %d", p.number, p.pid, status);
   p.life = Life::Zombie;
@@ -436,12 +440,14 @@ void leave(Process& p) {
 }
 [[noreturn]] void leave_worker() { longjmp(out_of_worker, 1); }
 
+// It was asked to end, or has taken room.
 void let_go(Process& p) {
   if (p.let_go_at != never) return;
   p.let_go_at = now;
   p.left = ++moment;
 }
 
+// Delivers the signal that asks it to end.
 void run_handler(Process& p) {
   p.signalled = false;
   enter(p, false);
@@ -534,7 +540,10 @@ void act(Process& p) {
       p.next_at = p.plan == Plan::Crashes ? now + p.task : never;
       return;
     }
-    return step(p, 1000);
+    // It may lose the processor within the call.
+    step(p, one_in(run.density ? 4 : 0) ? static_cast<int>(below(8)) : 1000);
+    if (p.in_call) p.next_at = now + up_to(seen.calm ? 2 : 20);
+    return;
   case Life::Leaving: return end(p, one_in(8) && !seen.calm ? 1 << 8 : 0);
   default: p.next_at = never;
   }
@@ -650,15 +659,18 @@ bool is_shared(const void* at) { return at < &self || at >= &self + 1; }
 // The rules
 // ---------------------------------------------------------------------------------------------
 
+// What the master had no part in since `delayed` was that much.
 Ms lateness(Ms delayed_before) { return delayed - delayed_before + tolerance; }
 Ms backoff_after(int failures) {
   return failures == 0 ? 0 : min(100 << min(failures - 1, 7), 10000);
 }
 
+// Whether there is to be a process under that number.
 bool is_expected(int number) {
   return !may_shut_down() && (number < pool.target || number == seen.helper);
 }
 
+// The master starts a process under that number.
 void check_fork(int number) {
   const Number& n = numbers[number];
   if (n.process) broken("never two processes under one number: %d", number);
@@ -716,6 +728,7 @@ void expect_at_once(Number& n) {
   n.delayed_before = delayed;
 }
 
+// No number that is wanted waits for longer than its backoff.
 void check_restarts() {
   for (int i = 0; i < slot_count; i++) {
     const Number& n = numbers[i];
@@ -749,6 +762,7 @@ void check_request(int number) {
   p->left = 0;
 }
 
+// The master sends a worker a signal: ABRT and KILL have their times.
 void check_signal(const Process& p, int signal) {
   if (signal == SIGABRT) {
     const Ms limit =
@@ -784,6 +798,7 @@ void check_hanging() {
   }
 }
 
+// At the end of the grace period, or at the second signal, all that is left is killed.
 void check_shutdown() {
   if (!may_shut_down()) return;
   const Ms end =
@@ -794,6 +809,7 @@ void check_shutdown() {
       broken("worker %d must be killed at the end of the grace period", p.number);
 }
 
+// Before the master sleeps it has seen all that has ended.
 void check_reaped() {
   for (const Process& p : processes)
     if (p.life == Life::Zombie && p.ended_at < now && !pending[SIGCHLD] && bytes_in_pipe == 0)
@@ -811,8 +827,12 @@ bool is_idle() {
   return seen.trial < 0 && seen.helper < 0;
 }
 
+// How long the master is about to wait.
 void check_wait(int timeout) {
-  if (timeout >= 0 && is_idle()) broken("idle, the master makes no system call at all");
+  if (!is_idle()) seen.idle_since = now;
+  // A reload that has ended, and code that returns 0 at once, leave a look behind.
+  if (timeout >= 0 && now - seen.idle_since > 1000 + max(proof_of_life, warm_up()))
+    broken("idle, the master makes no system call at all");
   // While nothing happens it looks every 10 ms at most.
   if (++seen.polls > 60 + (now - seen.polls_since) / 4) broken("the loop spins");
 }
@@ -825,16 +845,18 @@ void check_hopeless() {
         (p.yields > 0 || now - p.loaded_at >= warm_up()))
       return;
   for (int i = 0; i < pool.target; i++)
-    if (numbers[i].failures_least < give_up_after) return;
-  broken("every worker has failed five times: the master must give up");
+    if (numbers[i].failures_least <= give_up_after) return;  // a USR2 may have taken the others
+  broken("every worker has failed more than five times: the master must give up");
 }
 
+// While its queue has room the service manager hears of the master in time.
 void check_watchdog() {
   if (run.watchdog && seen.calm &&
       now > max(seen.watchdog_told, seen.stage_at + 200) + run.watchdog / 2 + tolerance)
     broken("WATCHDOG=1 is said twice in WATCHDOG_USEC");
 }
 
+// Each USR1 and USR2 has its effect, once.
 void check_target() {
   for (int count : arrived)
     if (count > 0) return;
@@ -855,6 +877,7 @@ void read_log(const char* line) {
   if (const char* trying = strstr(line, "trying the new code as worker ")) {
     seen.trial = atoi(trying + strlen("trying the new code as worker "));
     seen.tried = run.newest;
+    numbers[seen.trial].brief = false;
     expect_at_once(numbers[seen.trial]);
   } else if (says("reload failed")) {
     seen.trial = -1;
@@ -863,7 +886,7 @@ void read_log(const char* line) {
     seen.trial_over = seen.trial < 0;
   } else if (says("reload succeeded")) {
     const Process* p = numbers[seen.trial].process;
-    if (p ? !is_healthy(*p) : !numbers[seen.trial].was_healthy)
+    if (p ? surely_not_healthy(numbers[seen.trial]) : !numbers[seen.trial].was_healthy)
       broken("the trial has passed, but its worker is not healthy");
     // The master measures a pause from the end of its wait, which is at most 0.2 s here.
     const Ms paused = p ? frozen - p->frozen_before : 0;
@@ -933,7 +956,7 @@ int fail(int reason) {
   return -1;
 }
 
-// The regular file with that version; 0: there is none.
+// Describes the regular file with that version; -1: there is none.
 int fill_in(int version, struct stat* is) {
   *is = {};
   is->st_mode = S_IFREG;
@@ -966,7 +989,7 @@ static pid_t sim_fork() {
     if (number != seen.trial) seen.fork_from = now + backoff_after(++seen.fork_failures);
     return fail(EAGAIN);
   }
-  if (number < max_workers || number != seen.trial) seen.fork_failures = 0;
+  seen.fork_failures = 0;
   Process* free = processes;
   while (free->life != Life::Gone)
     if (++free == processes + process_count) broken("there are more processes than any pool needs");
@@ -1060,7 +1083,11 @@ static int sim_poll(pollfd*, nfds_t, int timeout) {
     check_hopeless();
     check_watchdog();
   }
-  if (fails(2)) return fail(one_in(2) ? EINTR : ENOMEM);
+  if (fails(2)) {
+    if (one_in(2)) return fail(EINTR);
+    seen.no_memory_until = now + 30;
+  }
+  if (now < seen.no_memory_until) return fail(ENOMEM);
   const Ms deadline = timeout < 0 ? never : now + timeout;
   for (;;) {
     if (now >= seen.frozen_until) {
@@ -1369,11 +1396,13 @@ void make_good() {
                .task = 50};
 }
 
+// How long a roll of good workers takes at most.
 Ms rolls_within() {
   const Ms rounds = pool.target / max(1, pool.target / 4) + 2;
   return 2000 + rounds * (1500 + warm_up());
 }
 
+// After a good reload: every number runs the new code, and the service manager knows.
 void check_whole() {
   for (int i = 0; i < pool.target; i++) {
     const Process* p = numbers[i].process;
@@ -1494,6 +1523,7 @@ void reset() {
   running = true;
 }
 
+// The master has ended: when, what it has left, what it has said, and its status.
 void check_end(int status) {
   const bool had_second = seen.second_at != never;
   Ms end = seen.ended_at;
@@ -1501,7 +1531,7 @@ void check_end(int status) {
   for (const Process& p : processes)
     if (p.life != Life::Gone) {
       immune = true;
-      if (p.life == Life::Zombie || p.killed_at == never || !p.untouchable)
+      if (p.life == Life::Zombie || p.killed_at == never)
         broken("the master ends, but worker %d is left", p.number);
       end = max(end, p.killed_at);
     }
