@@ -63,10 +63,10 @@ test: all
 	@CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' SHARED="$(SHARED)" \
 	    MAKE='$(MAKE)' sh test/run.sh '$(BATS)'
 
-# The long forms of some tests: make soak SOAK=60 SEED=7 SEEDS=100000
+# The long forms of some tests: make soak SOAK=60 SEED=7 SEEDS=5800
 SOAK  = 60
 SEED  = 1
-SEEDS = 50000
+SEEDS = 5800
 soak: all
 	CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' SHARED="$(SHARED)" \
 	    SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 INJECT='1 2 10' ROUNDS=1000 ROLLS=100000 \

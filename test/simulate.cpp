@@ -925,7 +925,9 @@ void read_log(const char* line) {
     for (int i = 0; i < pool.target; i++)
       if (numbers[i].failures_most < give_up_after)
         broken("the master gives up, but worker %d has not failed five times", i);
-  } else if (says("critical: worker") || says("critical: cannot")) {
+  } else if (const char* number = strstr(line, "critical: worker ");
+             says("critical: cannot") ||
+             (number && atoi(number + strlen("critical: worker ")) < pool.target)) {
     seen.gave_up = true;
     begin_to_stop();
   }
