@@ -457,7 +457,7 @@ leave_stale() {
 
 @test "a socket never takes the place of a standard descriptor that forkd was started without" {
   background sh -c 'exec "$@" 0<&- 1>&- 2>&-' - "$FORKD" -b ./one -b ./two \
-    sh -c ': <&0 && echo x >&1 && echo x >&2 && touch open; exec sleep 1000'
+    sh -c 'cat <&0 && echo x >&1 && echo x >&2 && touch open; exec sleep 1000'
   eventually [ -e open ]
 }
 

@@ -11,8 +11,8 @@ static void pause_ms(long ms) {
 
 int main() {
   if (!become_master()) return 1;
-  raise(SIGTERM);
-  raise(SIGINT);  // an echo,
+  raise(SIGINT);
+  raise(SIGTERM);  // an echo,
   pause_ms(300);
   if (second_stop) return puts("an echo became a second signal with time"), 1;
   raise(SIGQUIT);
