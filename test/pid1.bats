@@ -40,6 +40,16 @@ no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /
   logged_times 1 started
 }
 
+@test "as PID 1 it pins its code also where /proc is that of another namespace" {
+  deploy one
+  run_as_init ./code.so:steady
+  eventually runs 1 1
+  deploy two
+  signal USR1
+  eventually has_workers 2
+  eventually runs 1 2
+}
+
 @test "as PID 1 it lets what the workers left behind end in an orderly way, and ends as soon as that has" {
   run_as_init -g 0 "$W:leaves_orderly_orphan"
   eventually printed "^orderly [0-9]"
