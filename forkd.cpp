@@ -1556,7 +1556,6 @@ void print_number(int number) {
   // An application may have asked for a stop descriptor of its own, and another of its threads may
   // have held the mutex.
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
-  if (handling != 0) handling = 0;  // tested first: a write would copy the page
   // Watch, then check: if the master died before the one, no signal will come. Its pid is compared,
   // for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
   if (!watch_parent()) fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
