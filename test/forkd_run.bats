@@ -307,7 +307,7 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
   signal HUP
   eventually is_replaced 0 "$old"
   eventually is_replaced 1 "$old1"
-  has_workers 2
+  eventually has_workers 2
 }
 
 @test "HUP tries what a worker reads when it sets itself up, and a bad file costs the pool nothing" {
