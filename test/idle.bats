@@ -3,12 +3,17 @@
 
 load helper
 
-# Three pools side by side: workers that yield; workers that never do, and whose warm-up takes long;
-# and a service manager that is not there.
+# Three pools side by side: workers that yield, after a signal and a crash; workers that never yield,
+# and whose warm-up takes long; and a service manager that is not there.
 @test "idle, the master makes no system call" {
   command -v strace >/dev/null || skip "no strace"
-  run_forkd -n 3 "$W:steady"
+  run_forkd -n 2 "$W:steady"
   masters=$master
+  eventually has_workers 2
+  signal USR1
+  old=$(pid_of 2)
+  kill -KILL "$old"
+  eventually is_replaced 2 "$old"
   run_forkd -w 1000 -n 3 "$W:never_yields"
   masters="$masters $master"
   NOTIFY_SOCKET=$PWD/nobody run_forkd -n 3 "$W:steady"
