@@ -100,10 +100,10 @@ ends_in_order_though_it_echoes() {
   cat >job.sh <<'END'
 trap 'echo "term $FORKD_WORKER" >>terms; [ "$FORKD_WORKER" != 0 ] || exit 0' TERM
 echo ready >>ready
-while [ ! -e done ]; do sleep 0.02; done
+while [ ! -e over ]; do sleep 0.02; done
 END
-  for job in "sh job.sh" "$W:first_yields $PWD/done"; do
-    rm -f done ready log out
+  for job in "sh job.sh" "$W:first_yields $PWD/over"; do
+    rm -f over ready log out
     run_forkd -l debug -n 2 -g 1000 $job
     eventually are_ready
     # Worker 1 goes on with its task, whatever it is told.
@@ -116,7 +116,7 @@ END
     logged_times 1 "debug: worker 1 (pid [0-9]*) is asked to end"
     signal TERM
     eventually logged "shutting down"
-    touch done
+    touch over
     ends_with 0
     case $job in
       sh*) logged_times 2 "worker 1 (pid [0-9]*) is asked to end" ;;
