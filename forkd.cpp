@@ -1949,6 +1949,10 @@ void look(Ms now) {
 // The master: reap
 // ---------------------------------------------------------------------------------------------
 
+// The status of a worker that the application has reaped: that of a stopped process, which
+// waitpid(2) never gives here, so it neither exited nor was ended by a signal.
+constexpr int lost_status = SIGSTOP << 8 | 0x7f;
+
 // Describes how a worker's process has ended, or why it did not start.
 void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t size) {
   if (atomic_load(line_of(slot).phase) == Phase::Failed)
@@ -1956,6 +1960,9 @@ void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t siz
              shared->start_error[number_of(slot)]);
   else if (WIFEXITED(status))
     snprintf(text, size, "exited with status %d after %s s", WEXITSTATUS(status),
+             seconds(lived).text);
+  else if (status == lost_status)
+    snprintf(text, size, "has ended after %s s or less, and the application has reaped it",
              seconds(lived).text);
   else
     snprintf(text, size, "was ended by signal %d (%s)%s after %s s", WTERMSIG(status),
@@ -1979,9 +1986,9 @@ Ms count_failure(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
 
 // The level of a failed start. Before any worker was healthy it ends the master, so the first one
 // is critical and those after it, during the shutdown, are debug.
-int start_error_level() {
+int start_error_level(const Slot& slot) {
   if (pool.shutdown.begun) return LOG_DEBUG;
-  return pool.ever_healthy ? LOG_ERR : LOG_CRIT;
+  return pool.ever_healthy || !is_wanted(slot) ? LOG_ERR : LOG_CRIT;
 }
 
 // Logs how a worker has ended. If its trial had not passed, the reload has failed.
@@ -1994,7 +2001,7 @@ void report_end(const Slot& slot, int status, bool is_tried, Ms now) {
   if (is_tried)
     return reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
                          phase == Phase::Failed ? "" : " before it was healthy");
-  const int level = phase == Phase::Failed ? start_error_level()
+  const int level = phase == Phase::Failed ? start_error_level(slot)
                     : asked || succeeded   ? LOG_INFO
                                            : LOG_WARNING;
   log_event(level, "worker %d (pid %d) %s", number_of(slot), slot.pid, how);
@@ -2015,7 +2022,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
     pool.shutdown.status = exit_killed;
 
   if (&slot == pool.reload.trial && was_healthy) begin_roll(now);
-  const Ms due = count_failure(slot, succeeded, was_healthy, now);
+  const Ms due = count_failure(slot, succeeded || status == lost_status, was_healthy, now);
   // It was asked to end while it was loading, or the file was replaced meanwhile: it has tried
   // nothing, and another process will.
   const bool tried_nothing =
@@ -2052,7 +2059,7 @@ void reap(Ms now) {
   // reaped a worker. A death that goes unseen would leave the pool too small.
   for (Slot& slot : slots)
     if (slot.pid > 0) {
-      int status = 0;
+      int status = lost_status;
       pid_t pid;
       while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) {
       }

@@ -149,7 +149,7 @@ RULES
   cd ..
   dpkg -x forkd_1.0_*.deb root
   root/usr/bin/forkd --version
-  [ -e root/usr/lib/*/libforkd.a ]
+  [ -n "$(find root/usr/lib/*/ -name libforkd.a)" ]
   readelf -d root/usr/bin/forkd | grep BIND_NOW
   readelf -h root/usr/bin/forkd | grep 'DYN'
   grep -q -e '-D_FORTIFY_SOURCE' build.log

@@ -210,7 +210,7 @@ bats_require_minimum_version 1.5.0
 
 # The order of the lines in one log says which time is the longest.
 @test "the grace period and the warm-up are 8 seconds if nothing else is said" {
-  graces= warm_ups=
+  graces='' warm_ups=''
   for option in '-g 9 -w 9' '' '-g 7 -w 7'; do
     run_forkd $option "$W:hangs"
     graces="$master $graces"
@@ -261,7 +261,7 @@ bats_require_minimum_version 1.5.0
     letter=${option%"${option#?}"} name=${option%:*}
     for form in -$letter --$name --$letter; do
       refused "wrong ${option#*:} '-x'" $form -x ./w.so:run
-      refused "wrong ${option#*:} 'x'" "$form$([ ${#form} -eq 2 ] || echo =)x" ./w.so:run
+      refused "wrong ${option#*:} 'x'" "$form$([ ${#form} -eq 2 ] || echo '=')x" ./w.so:run
     done
   done
 }

@@ -350,6 +350,23 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
     eventually is_replaced 0 "$old"
   done
   has_workers 2
+  logged "worker 0 (pid [0-9]*) has ended after [0-9.]* s or less, and the application has reaped it"
+  stops_with 0
+}
+
+@test "a trial that fails is not passed because the application has reaped its worker" {
+  echo good1 >config
+  run_application steals config
+  eventually printed_times 2 "^config good1"
+  echo bad >config
+  # The application is not always faster.
+  failures=0
+  while [ $((failures += 1)) -lt 50 ] && ! logged "reload failed: .*reaped"; do
+    signal HUP
+    eventually logged_at_least $failures "reload failed: worker 1024"
+  done
+  logged "reload failed: worker 1024 (pid [0-9]*) has ended after .*, and the application has reaped it before it was healthy"
+  never logged "reload succeeded"
   stops_with 0
 }
 

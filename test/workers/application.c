@@ -675,7 +675,7 @@ int main(int argc, char **argv) {
   if (strcmp(mode, "steals") == 0) {
     pthread_t thread;
     pthread_create(&thread, NULL, steal, NULL);
-    return forkd_run(steady, 0, NULL, &options);
+    return forkd_run(argc > 2 ? reads_config : steady, 0, NULL, &options);
   }
   if (strcmp(mode, "children") == 0) { /* one that ends before the pool, one that ends within */
     int status;
