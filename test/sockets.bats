@@ -461,6 +461,15 @@ leave_stale() {
   eventually [ -e open ]
 }
 
+@test "what keeps a stale Unix socket from being replaced is said" {
+  command -v strace >/dev/null || skip "no strace"
+  leave_stale ./socket
+  run strace -o trace -e trace=bind -e inject=bind:error=EACCES:when=2 "$FORKD" -b ./socket sh -c "$never"
+  grep -q INJECTED trace || skip "strace cannot make bind fail here"
+  [ "$status" -eq 1 ]
+  [[ $output == "forkd: cannot listen on ./socket: Permission denied"* ]]
+}
+
 @test "no descriptor of forkd's own reaches a worker beside the sockets" {
   # What was there at descriptor 3 makes way for the first socket.
   for inherited in '3<&-' '3</dev/null'; do
