@@ -551,9 +551,9 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (strcmp(mode, "options") == 0) { /* of which it has read half a word itself */
-    getopt(argc, argv, "abc");
-    getopt(argc, argv, "abc");
-    return forkd_run(prints_options, argc, argv, &options);
+    getopt(argc - 1, argv + 1, "abc");
+    getopt(argc - 1, argv + 1, "abc");
+    return forkd_run(prints_options, argc - 1, argv + 1, &options);
   }
   if (strcmp(mode, "silent") == 0) { /* its children leave no zombies, whatever they are */
     if (argc > 2) sigaction(SIGCHLD, &(struct sigaction){.sa_handler = handler, .sa_flags = SA_NOCLDWAIT}, NULL);
