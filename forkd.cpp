@@ -1027,12 +1027,14 @@ bool install_handlers() {
 }
 
 // Registers the fork handler, once for the process and not in each worker: what the call touches
-// costs page faults there. False, with errno.
+// costs page faults there. (Two threads may come at once. A second handler finds nothing to do.)
+// False, with errno.
 bool watch_forks() {
   static bool registered = false;
-  if (!registered && (errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) != 0)
-    return false;
-  registered = true;
+  if (atomic_load(registered)) return true;
+  errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork);
+  if (errno != 0) return false;
+  atomic_store(registered, true);
   return true;
 }
 

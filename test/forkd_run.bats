@@ -426,6 +426,7 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
 }
 
 @test "a signal handler that is slow harms neither what is forked meanwhile nor files opened later" {
+  case $LDFLAGS in *thread*) skip "the thread sanitizer delays signals" ;; esac
   command -v strace >/dev/null || skip "no strace"
   for thread in "" pool; do
     rm -f go file out
@@ -436,6 +437,7 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
 }
 
 @test "what is forked while workers start and signals come can have a pool of its own" {
+  case $LDFLAGS in *thread*) skip "the thread sanitizer delays signals" ;; esac
   run_application storm
   ends_with 0
   printed "^40 good children, pool 0$"
