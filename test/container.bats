@@ -162,7 +162,7 @@ serves() {
   each signal_init TERM
   each ends_with 0
 }
-start_work() { "$1" "$kind" $(work); }
+start_work() { "$1" "$kind" -w 1 $(work); }
 
 # A command is healthy only after a second: so its reload is looked at in one test, not in all.
 each_reloading() {

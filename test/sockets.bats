@@ -549,7 +549,7 @@ leave_stale() {
 @test "a worker in Python takes its sockets, and answers during a reload" {
   command -v python3 >/dev/null || skip "no python3"
   port=$(free_port)
-  run_forkd -b "127.0.0.1:$port" -b ./one -- python3 "$ROOT/test/workers/listen.py"
+  run_forkd -w 0.5 -b "127.0.0.1:$port" -b ./one -- python3 "$ROOT/test/workers/listen.py"
   eventually answers "127.0.0.1:$port"
   answers ./one -v
   grep -q python answer
