@@ -32,14 +32,9 @@ not_emulated() { [ -z "${EMULATED:-}" ] || skip "not under an emulator: $1"; }
 
 # tree PID: that process and all that descend from it.
 tree() {
-  ps -A -o pid= -o ppid= | awk -v root="$1" '
-    { parent[$1] = $2 }
-    END {
-      for (pid in parent) {
-        for (up = pid; up != root && up in parent; up = parent[up]) { }
-        if (up == root) print pid
-      }
-    }'
+  local child
+  echo "$1"
+  for child in $(children "$1"); do tree "$child"; done
 }
 
 # run_forkd ARGUMENT ...: starts forkd in the background as $master; its output goes to out and log.
@@ -74,13 +69,39 @@ never() {
   fi
 }
 
-# children PID: the pids of its children, zombies too.
-children() { ps -A -o ppid= -o pid= | awk -v p="$1" '$1 == p { print $2 }'; }
+# children PID: the pids of its children, zombies too. Linux tells them in files that a shell can read
+# by itself (proc(5)), which makes a suite of thousands of looks a third shorter.
+if [ -e "/proc/$$/task/$$/children" ]; then
+  children() {
+    local file pids
+    for file in "/proc/$1/task/"*/children; do
+      pids=()
+      read -r -a pids <"$file" || :
+      [ ${#pids[@]} -eq 0 ] || printf '%s\n' "${pids[@]}"
+    done 2>/dev/null
+  }
+  is_zombie() {
+    local line
+    read -r line <"/proc/$1/stat" || return 0
+    line=${line##*) }
+    [ "${line%% *}" = Z ]
+  } 2>/dev/null
+else
+  children() { ps -A -o ppid= -o pid= | awk -v p="$1" '$1 == p { print $2 }'; }
+  is_zombie() { case $(ps -o stat= -p "$1") in Z* | '') ;; *) return 1 ;; esac; }
+fi
 
 # living PID: the children of a process that are no zombies.
-living() { ps -A -o ppid= -o pid= -o stat= | awk -v p="$1" '$1 == p && $3 !~ /^Z/ { print $2 }'; }
+living() {
+  local child
+  for child in $(children "$1"); do is_zombie "$child" || echo "$child"; done
+}
 
-has_workers() { [ "$(living "$master" | wc -l)" -eq "$1" ]; }
+has_workers() {
+  # shellcheck disable=SC2046 # a list of pids
+  set -- "$1" $(living "$master")
+  [ $(($# - 1)) -eq "$1" ]
+}
 logged() { grep -q -e "$1" log; }
 logged_at_least() { [ "$(grep -c -e "$2" log)" -ge "$1" ]; }
 logged_times() { [ "$(grep -c -e "$2" log)" -eq "$1" ]; }
