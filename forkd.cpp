@@ -1,7 +1,7 @@
 // forkd - a pre-forking process manager for native workers
 //
-// One process, the master, keeps a table of slots. A slot is a worker number. It holds at most one
-// process, and its state says how far that process is on its way out, or that one is due to start:
+// One process, the master, keeps a table of slots, one for each worker number. A slot holds at most
+// one process. Its state says whether a process is due to start, runs, or is being forced to end:
 //
 //            due: fork           no yield           still there
 //   Waiting -----------> Running --------> Aborted -------------> Killed
@@ -11,41 +11,41 @@
 //      |                               |
 //      +---- the number is wanted -----+----- or not -----> Empty
 //
-// A process may skip states on its way to the right, but never goes back. One that cannot be killed
-// is Immune, instead of Killed. USR1 makes an Empty slot Waiting; a Waiting slot that is no longer
-// wanted becomes Empty.
+// A process may skip states on its way to the right, but never goes back. If SIGKILL cannot be sent
+// to it, it becomes Immune instead of Killed. USR1 makes an Empty slot Waiting; a Waiting slot that
+// is no longer wanted becomes Empty.
 //
 // Only the master changes a slot, and only in its loop: wait, act on the signals, reap, apply what
 // is due. Its signal handler only counts the signal and writes a byte into the self-pipe, so no
-// signal is lost and none acts in the middle of something. A pid is signalled only while its slot
-// holds it, and the slot holds it until the process has been reaped: so the pid cannot belong to
-// another process.
+// signal is lost and none interrupts other work. A slot holds a pid until the process has been
+// reaped, and the master signals only pids that a slot holds: so it never signals a reused pid.
 //
 // The loop waits in one place. Whatever must happen later (a start after a backoff, the steps of a
 // shutdown) is a deadline in the slot or the pool: next_deadline() finds the earliest, apply_due()
-// does what is due. Without a deadline or a signal the master stays in poll(2).
+// does what is due. Without a deadline the master sleeps in poll(2) until a signal arrives.
 //
 // A worker is forked with all signals blocked, so that none reaches it before it has handlers of
 // its own, and it loads the user's code itself: the master never runs any. Master and worker share
 // one cache line for each worker. The master sets the request to end there, the worker counts its
-// yields; neither needs a system call or a lock. The reason why a worker could not start comes back
+// yields; neither needs a system call or a lock. If a worker cannot start, the reason comes back
 // through shared memory, too.
 //
 // The pool runs one file, which the master keeps open. A reload has two parts. In the trial an
 // extra worker, in a slot behind all numbers, runs the file now at the path. If it ends before it
 // is healthy, nothing changes. Otherwise its file becomes the pool's, and the roll begins. All
-// other workers are old: each is asked to end at a yield that finds room. look() makes room: it
-// counts the vacant numbers and lets old workers go while fewer than a quarter of the target are
-// vacant. When all numbers run the new code, the extra worker ends. A new trial may begin during a
-// roll: hence two extra slots.
+// other workers are now old, and each ends at the first yield that finds room. Room is the number
+// of old workers that may end now. look() makes room: it counts the vacant numbers and lets old
+// workers go while fewer than a quarter of the target are vacant. When all numbers run the new
+// code, the extra worker is asked to end. A new trial may begin during a roll: so there are two
+// extra slots.
 //
-// look() runs at the end of each turn while a reload or the service manager needs it, and schedules
-// its next run itself.
+// look() is called at the end of each turn of the loop. It counts only while a reload or the
+// service manager needs that, and sets the time of the next count itself.
 
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE  // g++ always has it; clang on musl and others do not
+#define _GNU_SOURCE  // g++ predefines it; clang on musl and some others do not
 #endif
-// On 32 bits: inodes that fstat(2) fails for otherwise, and times after 2038.
+// On 32-bit systems: for large inode numbers, where fstat(2) would fail, and times after 2038.
 #define _FILE_OFFSET_BITS 64
 #define _TIME_BITS 64
 #include <arpa/inet.h>
@@ -75,8 +75,8 @@
 #include <time.h>
 #include <unistd.h>
 
-// FORKD_PORTABLE leaves out what only Linux has: so the tests can run on Linux what other systems
-// get.
+// FORKD_PORTABLE leaves out what only Linux has, so that the tests on Linux can run the code that
+// other systems get.
 #if defined __linux__ && !defined FORKD_PORTABLE
 #define FORKD_LINUX
 #include <sys/prctl.h>
@@ -86,7 +86,7 @@
 #define st_mtim st_mtimespec
 #endif
 
-extern "C" char** environ;  // which not every system declares
+extern "C" char** environ;  // not every system declares it
 
 // ---------------------------------------------------------------------------------------------
 // Public API: the part between the two marks is forkd.h
@@ -100,36 +100,36 @@ extern "C" char** environ;  // which not every system declares
 extern "C" {
 #endif
 
-/* The task boundary. Returns 1: go on with the next task; 0: end now, that is clean up and return.
+/* The task boundary. Returns 1 to go on with the next task, or 0 to end now: clean up and return.
    Costs a few nanoseconds and, on Linux and FreeBSD, no system call until the worker is let go.
    Outside a worker: always 1. Any thread. */
 int forkd_yield(void);
 
 /* A descriptor for poll(2) that becomes readable, and stays so, when the worker is asked to end:
    then call forkd_yield(). Do not read or close it. Outside a worker: one that never becomes
-   readable. -1 with errno set (EMFILE, ENFILE) when there is none to be had. Any thread. */
+   readable. Returns -1 with errno set (EMFILE, ENFILE) if it cannot be made. Any thread. */
 int forkd_stop_fd(void);
 
-/* This worker's number, 0 or more, which the process that replaces it will have again; -1 outside
-   a worker. Any thread. */
+/* This worker's number, 0 or more; the process that replaces it gets the same one. -1 outside a
+   worker. Any thread. */
 int forkd_worker_number(void);
 
-/* What a worker runs: like main, and its return ends the worker as exit(3) does. */
+/* The function a worker runs. It is like main: its return ends the worker as exit(3) does. */
 typedef int forkd_worker(int argc, char** argv);
 
-/* Zero-initialised means: all defaults. */
+/* All members zero: all defaults. */
 struct forkd_options {
   int num_workers; /* initial number of workers, 1 to 1024; 0: 1 */
   double grace;    /* seconds a shutdown may take before SIGKILL; 0: 8; negative: for ever */
-  double timeout;  /* replace a worker that has not yielded for so many seconds; 0: never */
+  double timeout;  /* replace a worker that has not yielded for this many seconds; 0: never */
   double warm_up;  /* seconds a worker may take to set itself up; 0: 8; negative: EINVAL */
   int log_level;   /* LOG_CRIT, _ERR, _WARNING, _INFO or _DEBUG of <syslog.h>; 0: LOG_INFO */
 };
 
-/* The master: runs a pool of workers until a signal has ended it, and returns the exit status of
-   forkd(1). Null options: the defaults. -1 with errno EINVAL, and nothing started: an option out
-   of range, a null function, bad arguments, or called within a worker or within forkd_run(); or
-   with the errno of pthread_atfork(3) or sigaction(2). */
+/* Makes the caller the master: runs a pool of workers until it has ended, and returns the exit
+   status of forkd(1). Null options mean the defaults. Returns -1 with errno set, and nothing
+   started: EINVAL for an option out of range, a null function, bad arguments, or a call within a
+   worker or within forkd_run(); or the errno of pthread_atfork(3) or sigaction(2). */
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* options);
 
 #ifdef __cplusplus
@@ -156,24 +156,25 @@ constexpr Ms longest_backoff = 10000;
 constexpr Ms proof_of_life = 1000;    // a healthy worker that has lived this long has not failed
 constexpr Ms second_signal = 100;     // a stop signal this much later is a second one, not an echo
 constexpr Ms nudge_interval = 1000;   // between two SIGTERMs to a worker that is late at shutdown
-constexpr Ms abort_tick = 1000;       // after SIGABRT the master counts these,
-constexpr int ticks_until_kill = 8;   // and sends SIGKILL at the eighth
-constexpr Ms leftover_interval = 50;  // as PID 1, between two looks whether the namespace is empty
-constexpr Ms shortest_watch = 10;     // between two looks whether a worker has become healthy
+constexpr Ms abort_tick = 1000;       // the master counts these after SIGABRT
+constexpr int ticks_until_kill = 8;   // after this many it sends SIGKILL
+constexpr Ms leftover_interval = 50;  // as PID 1, between two checks that the namespace is empty
+constexpr Ms shortest_watch = 10;     // between two checks of a worker that is not healthy yet
 constexpr Ms longest_watch = 200;
-constexpr Ms exec_time = 100;        // an execve(2) that fails does so sooner than this
-constexpr Ms pause_slack = 100;      // a busy machine may be that late
+constexpr Ms exec_time = 100;        // if execve(2) fails, it fails within this time
+constexpr Ms pause_slack = 100;      // on a busy machine a wakeup may be this late
 constexpr Ms roll_interval = 1000;   // between two looks while a roll waits for yields alone
 constexpr Ms resend_interval = 100;  // while the queue of the service manager is full
-constexpr int stall_after = 2;       // failures in a row, after which a roll is said to stand still
+constexpr int stall_after = 2;       // failures in a row until the log calls a roll stalled
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
 
 constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
 constexpr int exit_usage = 2;
 constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
-// Access to what another process, thread or signal handler may use at the same time. Sequentially
-// consistent: where each side writes its flag and then reads the other's, at least one sees both.
+// For memory that another process, thread or signal handler may use at the same time. Sequentially
+// consistent, because each side writes its own flag and then reads the other's, and at least one of
+// the two must see both flags set.
 // Only forkd_yield() is hot; it uses relaxed loads.
 template <typename T>
 T atomic_load(const T& from) {
@@ -192,7 +193,7 @@ void atomic_store(T& to, T value) {
   __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
 }
 
-// Compare and swap; true if it was what was expected.
+// Compare and swap. True if the old value was the expected one.
 template <typename T>
 bool atomic_replace(T& at, T expected, T desired) {
   return __atomic_compare_exchange(&at, &expected, &desired, false, __ATOMIC_SEQ_CST,
@@ -232,7 +233,7 @@ struct Address {
     sockaddr_un path;
   } name;
   socklen_t size;       // of the name
-  bool all;             // IPv6 and IPv4, by one socket
+  bool all;             // one socket for IPv6 and IPv4
   struct stat file {};  // identity of the socket file we made; only that one is removed
 };
 
@@ -250,8 +251,8 @@ struct Options {
 // What the workers run.
 struct Job {
   const char* spec;                  // as typed; for the log
-  forkd_worker* function = nullptr;  // in memory, for forkd_run
-  const char* path = nullptr;        // or of a shared object; with neither, argv is a command
+  forkd_worker* function = nullptr;  // given to forkd_run; or null
+  const char* path = nullptr;        // the shared object; with neither, argv is a command
   const char* symbol = nullptr;      // the function in the shared object
   int argc;
   char** argv;  // what the function or the command gets; a null pointer ends it
@@ -328,7 +329,7 @@ int parse_workers(const char* text) {
 
 constexpr double longest_seconds = 1e9;
 
-// Seconds to milliseconds. A positive time never becomes 0, which would mean never or for ever.
+// Seconds to milliseconds. A positive time stays positive, since 0 means never or for ever.
 Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
 // strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.
@@ -397,13 +398,13 @@ int parse_level(const char* text) {
   usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
 }
 
-// Prints help or version. A script must see that a full disk or a closed pipe made it fail.
+// Prints help or version. Fails on a full disk or a closed pipe, so that a script notices.
 [[noreturn]] void print_and_exit(const char* format, const char* text) {
   exit(printf(format, text) < 0 || fflush(stdout) != 0 ? exit_failed : 0);
 }
 
 Options parse_options(int argc, char** argv) {
-  constexpr int long_values = 256;  // tells a long option from a short one
+  constexpr int long_values = 256;  // added to the letter: tells a long option from a short one
   static const option long_options[] = {
       {"bind", required_argument, nullptr, long_values + 'b'},
       {"grace", required_argument, nullptr, long_values + 'g'},
@@ -433,7 +434,7 @@ Options parse_options(int argc, char** argv) {
     case 'w': options.warm_up = parse_seconds("warm-up", optarg); break;
     case ':': usage_error("option '%s' needs an argument", argv[argc - 1]);
     default:
-      // A short option may stand within a group (-xh): only its letter is named.
+      // A short option may be part of a group (-xh), so name only its letter.
       if (optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
       usage_error(optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'",
                   static_cast<int>(strcspn(argv[optind - 1], "=")), argv[optind - 1]);
@@ -492,10 +493,10 @@ struct Code {
 Code pool_code;   // what the pool runs
 Code trial_code;  // what a reload tries
 
-// The descriptors that the master needs for itself; -1: not open. Workers keep none of them, except
-// the code's when it can be loaded by descriptor only.
+// The descriptors that the master needs for itself; -1: not open. Workers close them all,
+// except the code's if it can only be loaded by descriptor.
 int wake_read = -1, wake_write = -1;  // the self-pipe
-int log_again = -1;                   // standard error once more, non-blocking
+int log_again = -1;                   // a non-blocking description of standard error
 int notify_fd = -1;                   // the socket for messages to the service manager
 int* const own[] = {&wake_read, &wake_write, &log_again, &notify_fd, &pool_code.fd, &trial_code.fd};
 
@@ -536,7 +537,8 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-// Writes a byte into a pipe that does not block. A full pipe is readable already.
+// Writes a byte into a non-blocking pipe. If it is full, it is readable already. (The `if` is for
+// the compiler, which warns of an unused result.)
 void write_byte(int pipe) {
   if (write(pipe, "", 1) < 0) return;
 }
@@ -547,14 +549,14 @@ bool leads_to(const char* path, const struct stat& file) {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Systems: all that differs between them
+// Differences between systems
 // ---------------------------------------------------------------------------------------------
 
 // Resets getopt(3) for the workers, which find it as in a fresh main.
 void reset_getopt() {
   opterr = 1;
 #ifdef __linux__
-  optind = 0;  // glibc and musl forget, too, where they are within an argument, and the order
+  optind = 0;  // not 1: glibc and musl reset the position within an argument and the order, too
 #else
   optind = 1;
   optreset = 1;
@@ -578,17 +580,17 @@ bool open_pipe(int ends[2]) {
 #endif
 }
 
-// Opens what standard error is once more, with flags of its own. -1: cannot be done.
+// Opens the file behind standard error again, with flags of its own. -1 if that cannot be done.
 int reopen_standard_error() {
 #ifdef FORKD_LINUX
   return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 #else
-  return -1;  // a /dev/fd/2 shares the flags
+  return -1;  // a descriptor from /dev/fd/2 shares the flags
 #endif
 }
 
-// Whether connect(2) to a Unix socket whose queue is full fails as if nobody listened. (Linux says
-// EAGAIN.)
+// Whether connect(2) to a Unix socket with a full queue fails with ECONNREFUSED, as if nothing
+// listened. (On Linux it fails with EAGAIN.)
 #ifdef FORKD_LINUX
 constexpr bool full_queue_refuses = false;
 #else
@@ -604,8 +606,8 @@ const char* program_name() { return getprogname(); }
 constexpr int longest_name = 63;
 #endif
 
-// Names this process: in ps(1), the kernel's log and core files on Linux, in ps(1) on the BSDs, and
-// on macOS in debuggers and crash reports, where its thread has the name.
+// Names this process. Linux shows the name in ps(1), the kernel's log and core files, the BSDs show
+// it in ps(1). On macOS it is the name of the thread, for debuggers and crash reports.
 void name_process([[maybe_unused]] const char* name) {
 #if defined FORKD_LINUX
   prctl(PR_SET_NAME, name);
@@ -616,8 +618,8 @@ void name_process([[maybe_unused]] const char* name) {
 #endif
 }
 
-// Has the kernel send TERM to this process when its parent dies. False, with errno. Where no kernel
-// does that, forkd_yield() looks who the parent is.
+// Has the kernel send TERM to this process when its parent dies. False, with errno. Where the
+// kernel cannot do that, forkd_yield() checks the parent's pid.
 #if defined FORKD_LINUX || defined __FreeBSD__
 constexpr bool kernel_watches_parent = true;
 #else
@@ -634,7 +636,7 @@ bool watch_parent() {
 #endif
 }
 
-// The path that an open file has by now; empty where the system does not tell.
+// The current path of an open file; empty if the system does not tell.
 void find_path([[maybe_unused]] int fd, char (&path)[PATH_MAX]) {
   path[0] = '\0';
 #if defined FORKD_LINUX
@@ -650,8 +652,8 @@ void find_path([[maybe_unused]] int fd, char (&path)[PATH_MAX]) {
 // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
 constexpr int load_flags = RTLD_NOW | RTLD_GLOBAL;
 
-// Loads the held file that the path no longer leads to, or where that cannot be done, what is at
-// the path now. Null: see dlerror(3).
+// Loads the file that the master holds open, when the path no longer leads to it. Where the system
+// cannot do that, loads what is at the path now. Null: see dlerror(3).
 void* load_held([[maybe_unused]] const char* path, Code& code) {
 #ifdef __FreeBSD__
   void* library = fdlopen(code.fd, load_flags);
@@ -659,8 +661,8 @@ void* load_held([[maybe_unused]] const char* path, Code& code) {
   return library;
 #else
 #ifdef FORKD_LINUX
-  // The pid is part of the name, since a debugger that opened /proc/self/fd/N would get a
-  // descriptor of its own; and it comes from /proc, which may show another PID namespace.
+  // Not /proc/self/fd/N: a debugger that opened that would get its own descriptor N. The pid comes
+  // from /proc, not getpid(2), because /proc may show another PID namespace.
   char pid[32] = "", name[64];
   if (readlink("/proc/self", pid, sizeof pid - 1) > 0) {
     snprintf(name, sizeof name, "/proc/%s/fd/%d", pid, code.fd);
@@ -682,7 +684,7 @@ pthread_t master_thread;  // (thread_local would do, but lies in a page that eac
 
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // lost, and not yet reported
-bool line_is_open = false;   // the last line went out in part
+bool line_is_open = false;   // only part of the last line was written
 bool log_is_socket = false;  // standard error is a socket, as under systemd
 bool log_is_journal = false;
 bool log_may_block = false;  // no non-blocking description of it could be opened
@@ -708,15 +710,15 @@ void open_log() {
                   !keep_own(log_again, reopen_standard_error());
 }
 
-// SIGALRM must interrupt the write of the master: another thread passes it on.
+// SIGALRM must interrupt the master's write: any other thread that gets it passes it on.
 void on_alarm(int) {
   if (!pthread_equal(pthread_self(), master_thread)) pthread_kill(master_thread, SIGALRM);
 }
 
-// Writes for at most a few milliseconds, where no non-blocking description can be opened, because
-// another user made the pipe or owns the terminal, or the system has no way to do it. The timer
-// repeats, since its first expiry may precede the write. (A timer of the application's own is late
-// by that much.)
+// Writes for at most a few milliseconds. For a pipe or terminal whose non-blocking description
+// cannot be opened: another user made the pipe or owns the terminal, or the system has no way to do
+// it. The timer repeats, since it may expire once before write(2) has begun. (It delays the
+// application's own timer by as much.)
 ssize_t write_in_time(const char* text, size_t length) {
   pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
   // macOS cannot poll terminals and /dev/null, and calls them invalid.
@@ -753,7 +755,7 @@ ssize_t write_line(const char* text, size_t length) {
 }
 
 // Logs an event. Never blocks or fails: a line that standard error does not take at once is dropped
-// and counted, and the next line to get through is preceded by the count. A pipe takes up to
+// and counted, and the count precedes the next line that gets through. A pipe takes up to
 // PIPE_BUF bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take
 // part of a line; the next one then starts with a newline.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
@@ -783,7 +785,7 @@ ssize_t write_line(const char* text, size_t length) {
 // ---------------------------------------------------------------------------------------------
 
 // The sockets are opened once and live as long as the master, so no connection is refused while
-// workers come and go. They stay open across exec: the master forks nothing but workers.
+// workers come and go. They stay open across exec, since the master forks only workers.
 
 // Binds and listens. -1 with errno.
 int listen_on(const Address& address) {
@@ -798,7 +800,7 @@ int listen_on(const Address& address) {
     return fd;
   const int reason = errno;
   if (fd >= 0) close(fd);
-  // The kernel has no IPv6, or it is off in this namespace, or a socket is never for both (EINVAL,
+  // The kernel has no IPv6, or it is off in this namespace, or no socket is for both (EINVAL,
   // OpenBSD): listen on IPv4 only.
   if (family == AF_INET6 && address.all &&
       (reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL || reason == EINVAL)) {
@@ -820,8 +822,9 @@ bool is_refused(const Address& address, int type) {
   return refused;
 }
 
-// Whether a dead process left this socket file: nothing listens on it. A datagram socket, which is
-// of the wrong type for a live stream socket (EPROTOTYPE), is refused by a dead one only.
+// Whether this socket file was left by a dead process, so that nothing listens on it. Where a full
+// queue refuses, too, a datagram socket tells: a live stream socket fails its connect(2) with
+// EPROTOTYPE, and only a dead one with ECONNREFUSED.
 bool is_stale(const Address& address) {
   struct stat is;
   return lstat(address.text, &is) == 0 && S_ISSOCK(is.st_mode) &&
@@ -858,7 +861,7 @@ int listen_on_path(Address& address) {
   return fd;
 }
 
-// Why an address cannot be listened on, in words that help.
+// Why listen_on() failed, with a hint where the text of errno alone would mislead.
 const char* listen_error(const Address& address, int reason) {
   const sockaddr& name = address.name.any;
   struct stat is;
@@ -872,9 +875,9 @@ const char* listen_error(const Address& address, int reason) {
   return strerror(reason);
 }
 
-// Moves a socket to the next descriptor that workers expect. A descriptor inherited there is
-// closed: sd_listen_fds(3) leaves no choice.
-bool hand_over(int fd) {
+// Moves a socket to the next descriptor that workers expect. An inherited descriptor in that
+// place is closed: sd_listen_fds(3) fixes the numbers.
+bool place_socket(int fd) {
   const int place = first_socket + socket_count;
   if (fd < 0 || (fd != place && dup2(fd, place) < 0)) return false;
   if (fd != place) close(fd);
@@ -911,17 +914,17 @@ bool open_sockets() {
   for (int i = 0; i < address_count; i++) {
     Address& address = addresses[i];
     const bool is_path = address.name.any.sa_family == AF_UNIX;
-    if (!hand_over(is_path ? listen_on_path(address) : listen_on(address))) {
+    if (!place_socket(is_path ? listen_on_path(address) : listen_on(address))) {
       fprintf(stderr, "forkd: cannot listen on %s: %s\n", address.text,
               listen_error(address, errno));
       return false;
     }
   }
-  // The inherited pids name another process, and a worker might get that pid.
+  // The inherited values are for another process, but a worker might happen to get that pid.
   unsetenv("LISTEN_PID");
   unsetenv("LISTEN_PIDFDID");
   if (address_count > 0 || socket_count == 0)
-    unsetenv("LISTEN_FDNAMES");  // too few, or none to name
+    unsetenv("LISTEN_FDNAMES");  // it names too few, or there are none to name
   char text[16];
   snprintf(text, sizeof text, "%d", socket_count);
   return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
@@ -935,17 +938,17 @@ bool open_sockets() {
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
 void count_signal(int number);  // the master's handler
-void on_request(int number);    // a function worker's: it ends at its next yield
+void on_request(int number);    // a function worker's handler: it ends at its next yield
 void leave_pool_on_fork();      // the fork handler
 
 const struct {
   int number;
   Event event;
   void (*in_master)(int);
-  void (*in_worker)(int);  // in a function worker; null: the action from before forkd
+  void (*in_worker)(int);  // in a function worker; null: the caller's action
   int flags;               // sa_flags of in_worker
 } signal_table[] = {
-    {SIGCHLD, OnChild, count_signal, nullptr, 0},  // the first: see run_pool()
+    {SIGCHLD, OnChild, count_signal, nullptr, 0},  // must be first: see run_pool()
     {SIGINT, OnStop, count_signal, on_request, SA_RESTART},
     {SIGQUIT, OnStop, count_signal, on_request, SA_RESTART},
     {SIGTERM, OnStop, count_signal, on_request, 0},
@@ -954,29 +957,29 @@ const struct {
     {SIGHUP, OnReload, count_signal, on_request, SA_RESTART},
     {SIGPIPE, Nothing, SIG_IGN, nullptr, 0},
     {SIGTTOU, Nothing, SIG_IGN, nullptr, 0},
-    {SIGXFSZ, Nothing, SIG_IGN, nullptr, 0},  // the log is a file, and at its limit (setrlimit(2))
+    {SIGXFSZ, Nothing, SIG_IGN, nullptr, 0},  // if the log is a file at its limit (setrlimit(2))
 };
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
 
 struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
 sigset_t caller_mask;
 
-int arrived[event_count];  // how often since the master last took them
+int arrived[event_count];  // how often each arrived since the master last consumed it
 int woken;                 // 1: a byte is in the self-pipe, or about to be
-unsigned first_stop_at;    // clock_ms() of the first INT, QUIT or TERM, cut, never 0; 0: none yet
-bool second_stop;          // one came later than as an echo of the first
+unsigned first_stop_at;    // clock_ms() of the first INT, QUIT or TERM, cut to 32 bits; 0: none
+bool second_stop;          // another came too late to be an echo of the first
 int handling;              // threads inside count_signal()
 
-// Judges by the time of arrival whether an INT, QUIT or TERM is a second request: the loop may get
-// to it late.
+// Decides in the handler, by the time of arrival, whether an INT, QUIT or TERM is a second request:
+// the loop may be late.
 void note_stop_signal() {
   const unsigned at = static_cast<unsigned>(clock_ms()) | 1;  // 0 means none
   if (!atomic_replace(first_stop_at, 0U, at) && at - atomic_load(first_stop_at) >= second_signal)
     atomic_store(second_stop, true);
 }
 
-// For a child that another thread of an application has just forked, and in which
-// leave_pool_on_fork() has not run yet: restores the application's action and sends the signal
+// For a signal in a child that another thread of the application has just forked, before
+// leave_pool_on_fork() has run there: restores the application's action and sends the signal
 // again, to arrive when the handler returns.
 void deliver_to_child(int number) {
   for (int i = 0; i < signal_count; i++)
@@ -984,8 +987,8 @@ void deliver_to_child(int number) {
   kill(getpid(), number);
 }
 
-// The handler in the master. The counters hold what has happened, the byte only ends the wait: so a
-// pipe can never be too full to hold a signal.
+// The handler in the master. The counters record the signals and the byte only ends the wait, so a
+// full pipe loses nothing.
 void count_signal(int number) {
   const int saved_errno = errno;
   if (getpid() != master_pid) {
@@ -1001,12 +1004,14 @@ void count_signal(int number) {
   }
   const bool first = !__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST);
   const int end = atomic_load(wake_write);
-  if (first && end >= 0) write_byte(end);  // if not, wait_until() looks at `woken` before it waits
+  // Without a pipe yet: wait_until() checks `woken` before it waits.
+  if (first && end >= 0) write_byte(end);
   __atomic_fetch_sub(&handling, 1, __ATOMIC_SEQ_CST);
   errno = saved_errno;
 }
 
-// Installs the master's handlers, whatever the caller did with these signals. False, with errno.
+// Installs the master's handlers, even where the caller ignored or blocked a signal. False, with
+// errno.
 bool install_handlers() {
   struct sigaction action {};
   sigfillset(&action.sa_mask);
@@ -1026,8 +1031,8 @@ bool install_handlers() {
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
 }
 
-// Registers the fork handler, once for the process and not in each worker: what the call touches
-// costs page faults there. (Two threads may come at once. A second handler finds nothing to do.)
+// Registers the fork handler once for the process: in each worker the call would cost page faults.
+// (Two threads that get here at once register it twice. The second handler finds nothing to do.)
 // False, with errno.
 bool watch_forks() {
   static bool registered = false;
@@ -1060,7 +1065,7 @@ int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOM
 enum class Phase : int {
   Starting,  // forked, its code not loaded yet
   Loaded,    // about to enter the function, or to execute the command
-  Failed,    // could not; the reason is in `start_error`
+  Failed,    // could not get that far; the reason is in `start_error`
 };
 
 // What a worker is asked to do. The value only rises, except that TakingRoom falls back to
@@ -1088,20 +1093,20 @@ constexpr int slot_count = max_workers + extra_count;
 constexpr size_t start_error_size = 1024;
 
 struct Shared {
-  alignas(64) int room;  // how many old workers may end: the master sets it, each of them takes one
-  Line line[slot_count];                           // by worker number
+  alignas(64) int room;   // how many old workers may end: the master sets it, each takes one
+  Line line[slot_count];  // by worker number
   char start_error[slot_count][start_error_size];  // untouched pages cost nothing
 };
 
 Shared* shared;  // mapped by the master, inherited by the workers
 
-// In this order: kill_all() compares.
+// The order matters: kill_all() compares states with <.
 enum class State : unsigned char {
   Empty,    // no process, and none wanted
   Waiting,  // no process; one is to be started when it is due
-  Running,  // a process; what it is asked for stands in its line
-  Aborted,  // a process that has got SIGABRT, for it did not yield; gets SIGKILL a while later
-  Killed,   // a process that has got SIGKILL
+  Running,  // a process; its line says what it has been asked to do
+  Aborted,  // a process that was sent SIGABRT because it did not yield; SIGKILL follows
+  Killed,   // a process that was sent SIGKILL
   Immune,   // a process that SIGKILL could not be sent to: a shutdown does not wait for it
 };
 
@@ -1113,10 +1118,10 @@ struct Slot {
   pid_t pid;               // of the process; 0: none
   Ms started;              // when the last process was forked
   Ms lost;                 // pool.lost at that time
-  Ms asked_at;             // when a look first found the process asked to end; 0: none has yet
+  Ms asked_at;             // when look() first found that it had been asked to end; 0: not yet
   Ms due;                  // Waiting: when to fork; Aborted: the next tick
   unsigned long yields;    // with a timeout: the count of yields at the last check
-  long checks;             // Running: since that changed, -1 before the first; Aborted: ticks
+  long checks;             // Running: checks since `yields` changed, from -1; Aborted: ticks
 };
 
 Slot slots[slot_count];
@@ -1131,7 +1136,7 @@ struct Reload {
   bool trial_waits = false;    // a trial is to begin as soon as there is a free slot for it
   Ms trial_since = 0;          // when HUP asked for it
   Slot* helper = nullptr;      // the slot of the worker that helps in the roll; null: no roll
-  Ms roll_since = 0;           // when HUP asked for what is rolled out
+  Ms roll_since = 0;           // when HUP asked for the code that is rolled out
   bool told_stall = false;     // the log already says what the roll waits for
   char outcome[256] = "none";  // of the last trial; for the service manager
 };
@@ -1149,44 +1154,46 @@ struct Shutdown {
 struct Pool {
   Job job;
   Options options{};
-  bool reaps_all = true;      // also children that are no workers
+  bool reaps_all = true;      // also children that are not workers
   int target = 0;             // worker numbers below it are wanted
-  bool ever_healthy = false;  // some worker was: from then on the master never gives up
+  bool ever_healthy = false;  // a worker has been healthy: the master never gives up
   int fork_failures = 0;      // in a row
-  Ms fork_at = 0;             // not before this, after fork failed
-  Ms check_at = never;        // when to look who has yielded since the last time, for the timeout
-  Ms lost = 0;                // how long the master, and so the workers, could not run
-  Ms looked_at = never;       // when the numbers were last counted; never: nobody needs to know
+  Ms fork_at = 0;             // after fork failed: no new try before this
+  Ms check_at = never;        // when to check, for the timeout, which workers have yielded
+  Ms lost = 0;                // for how long the whole pool could not run (a frozen container)
+  Ms looked_at = never;       // when the numbers were last counted; never: no count is needed
   Ms look_at = never;         // when to count them again
   Reload reload{};
   Shutdown shutdown{};
 } pool;
 
-bool is_number(const Slot& slot) { return number_of(slot) < pool.target; }
+bool is_below_target(const Slot& slot) { return number_of(slot) < pool.target; }
 
 bool is_wanted(const Slot& slot) {
   return !pool.shutdown.begun &&
-         (is_number(slot) || &slot == pool.reload.trial || &slot == pool.reload.helper);
+         (is_below_target(slot) || &slot == pool.reload.trial || &slot == pool.reload.helper);
 }
 
 Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
 
-// How long a worker has to run before it is healthy without a yield. A command needs at least the
-// moment in which its execve(2) may still fail.
+// How long a worker has to run before it is healthy without a yield. A command has to outlive at
+// least the time in which its execve(2) may fail.
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
 
-// When a loaded worker has run for the warm-up time. Time in which it could not run is not counted.
-Ms ripe_at(const Slot& slot) { return line_of(slot).loaded_at + warm_up() + pool.lost - slot.lost; }
+// When a loaded worker will have run for the warm-up time; pauses of the pool do not count.
+Ms warmed_up_at(const Slot& slot) {
+  return line_of(slot).loaded_at + warm_up() + pool.lost - slot.lost;
+}
 
-// Whether a slot's process had yielded, or had run for the warm-up time, at that time. Where every
-// worker has to yield, only a yield counts.
+// Whether a slot's process was healthy at that time: it had yielded, or had run for the warm-up
+// time. With a timeout, under which every worker has to yield, only a yield counts.
 bool is_healthy(const Slot& slot, Ms at) {
   const Line& line = line_of(slot);
   if (slot.pid == 0 || atomic_load(line.phase) != Phase::Loaded) return false;
   if (relaxed_load(line.yields) > 0) return true;
-  return !pool.options.timeout && (warm_up() == 0 || at >= ripe_at(slot));
+  return !pool.options.timeout && (warm_up() == 0 || at >= warmed_up_at(slot));
 }
 
 bool any_healthy(Ms now) {
@@ -1195,7 +1202,7 @@ bool any_healthy(Ms now) {
   return false;
 }
 
-// The grace period, or the default one where it is for ever.
+// The grace period, or the default one if it has no end.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
 Slot* slot_of(pid_t pid) {
@@ -1215,11 +1222,11 @@ bool any_alive() {
 // The service manager
 // ---------------------------------------------------------------------------------------------
 
-// The service manager, and the messages due to it. Each is sent again until the queue has room.
+// The service manager, and the messages due to it. A message stays due until the queue has room.
 struct Manager {
   sockaddr_un name{};
-  socklen_t name_size = 0;     // how much of it is meant
-  bool ready = false;          // all workers were healthy once: READY=1 was said, or is due
+  socklen_t name_size = 0;     // how many bytes of it are used
+  bool ready = false;          // all workers were healthy once: READY=1 has been sent or is due
   bool reloading_due = false;  // RELOADING=1
   bool ready_due = false;      // READY=1
   bool stopping_due = false;   // STOPPING=1
@@ -1272,7 +1279,7 @@ void open_notify() {
 
 void notify_reloading() {
   manager.reloading_due = manager.ready;
-  manager.ready_due = false;  // for an earlier reload, which this one takes the place of
+  manager.ready_due = false;  // of an earlier reload, which this one replaces
 }
 
 void notify_reloaded() { manager.ready_due = manager.ready; }
@@ -1320,7 +1327,7 @@ bool notify(const Census& census) {
     }
     return !due;
   };
-  // RELOADING=1 asks for a READY=1 when it is over, and for the time, to tell reloads apart.
+  // RELOADING=1 must carry the time, which tells reloads apart. READY=1 follows when it is over.
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   char reloading[64];
@@ -1343,7 +1350,7 @@ bool forking;  // the master is within the fork of start()
 
 // What this process is. All in one place, since a worker copies each page that it writes to.
 struct Self {
-  Line* line = nullptr;  // null: no worker
+  Line* line = nullptr;  // null: not a worker
   int number = -1;       // of the worker
   pid_t pid = 0;
   int stop_pipe[2] = {-1, -1};  // for forkd_stop_fd: the read end, and the write end
@@ -1389,11 +1396,11 @@ void ask_self_to_end() {
         ask_self_to_end();
         return 0;
       }
-    // Unless it was asked to end meanwhile.
+    // No room was left. Falls back, unless it has been asked to end meanwhile.
     atomic_replace(request, Request::TakingRoom, Request::WhenRoom);
   }
   if (atomic_load(request) != Request::End) return 1;
-  write_stop_byte();  // the signal that would do it may be on its way, or blocked by the worker
+  write_stop_byte();  // the handler would do it, but its signal may be late or blocked
   return 0;
 }
 
@@ -1402,16 +1409,16 @@ void on_request(int number) {
   const int saved_errno = errno;
   if (getpid() != self.pid) {  // a child of the worker, made by vfork or clone without handlers
     set_action(number, SIG_DFL, 0);
-    kill(getpid(), number);  // raise(3) may take itself for the parent's thread
+    kill(getpid(), number);  // not raise(3), which may signal the parent's thread
   } else {
     ask_self_to_end();
   }
   errno = saved_errno;
 }
 
-// Runs in the child after every fork except start()'s. A worker's child is no worker, and an
-// application's child no master: signals get their earlier action back (in a worker's child the
-// default), unless the user's code has set its own handler.
+// Runs in the child after every fork except start()'s. A worker's child is not a worker, and
+// an application's child is not a master. So each signal gets its earlier action back (in a
+// worker's child the default), unless the user's code has set its own handler.
 void leave_pool_on_fork() {
   if (!running || (forking && pthread_equal(pthread_self(), master_thread))) return;
   for (int i = 0; i < signal_count; i++) {
@@ -1428,7 +1435,7 @@ void leave_pool_on_fork() {
   if (!self.line) close_all_own();
   if (is_own_stop_pipe()) close(self.stop_pipe[1]);
   self = {};     // the mutex, too: another thread of the parent may have held it
-  handling = 0;  // the threads that it counted are not here
+  handling = 0;  // the threads that it counted do not exist here
   running = 0;
 }
 
@@ -1446,15 +1453,15 @@ void leave_pool_on_fork() {
 // The worker: loading the code
 // ---------------------------------------------------------------------------------------------
 
-// A name that leads to the held file: its path, or the name that it has now, so that $ORIGIN works.
-// Null: it has none any more.
+// A name of the file that the master holds open: the path, or else the file's current name, so that
+// $ORIGIN works. Null if it has no name left.
 const char* find_name(const char* path, const Code& code, char (&buffer)[PATH_MAX]) {
   if (leads_to(path, code.file)) return path;
   find_path(code.fd, buffer);
   return leads_to(buffer, code.file) ? buffer : nullptr;
 }
 
-// Loads the file that the master holds open, whatever stands at its path by now. Null: see
+// Loads the file that the master holds open, whatever is at its path now. Null: see
 // dlerror(3).
 void* load_pinned(const char* path, Code code) {
   char buffer[PATH_MAX];
@@ -1463,7 +1470,7 @@ void* load_pinned(const char* path, Code code) {
   close_own(code.fd);
   void* library = dlopen(name, load_flags);
   if (leads_to(name, code.file)) return library;
-  // Replaced meanwhile, and nobody knows which of the two was loaded: leave it to a new process.
+  // Replaced meanwhile, so either of the two may have been loaded: leave it to a new process.
   atomic_store(self.line->request, Request::End);
   _exit(0);
 }
@@ -1483,9 +1490,9 @@ forkd_worker* load_function(const Job& job) {
   return reinterpret_cast<forkd_worker*>(function);
 }
 
-// Gives the signals their effect in a worker, then unblocks them. To ignore a signal discards it if
-// it is pending: a USR1 or USR2 since the fork was meant for the master (pkill). A command then
-// gets the original action back.
+// Sets the signal actions of a worker, then unblocks the signals. Ignoring a signal discards a
+// pending one: a USR1 or USR2 that came since the fork was meant for the master (pkill). A command
+// then gets the original actions back.
 void set_signals(bool is_command) {
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
@@ -1499,8 +1506,8 @@ void set_signals(bool is_command) {
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
-// What differs between workers. The master prints it before each fork: setenv(3) and printf(3) in
-// the worker would touch pages that it has not mapped yet, and each costs a page fault.
+// What differs between workers. The master formats all but the pid before each fork: setenv(3) and
+// printf(3) in the worker would touch pages that it has not mapped yet, each at a page fault.
 char number_variable[sizeof "FORKD_WORKER=" + 10];
 char pid_variable[sizeof "LISTEN_PID=" + 10];
 char process_name[64];      // of a function worker
@@ -1529,8 +1536,8 @@ bool make_environment() {
   return true;
 }
 
-// Prints what differs for the worker with that number.
-void print_number(int number) {
+// Formats what differs for the worker with that number, all but its pid.
+void format_identity(int number) {
   char suffix[16];
   const int length = snprintf(suffix, sizeof suffix, "-%d", number);
   snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number);
@@ -1538,7 +1545,7 @@ void print_number(int number) {
   snprintf(process_name, sizeof process_name, "%.*s%s", longest_name - length, program, suffix);
 }
 
-// Executes the command, or says why not.
+// Executes the command. If that fails, tells the master why.
 [[noreturn]] void execute(char** argv) {
   execvp(argv[0], argv);
   const int reason = errno;
@@ -1553,13 +1560,12 @@ void print_number(int number) {
   fail_to_start("cannot execute '%s': %s", name, strerror(reason));
 }
 
-// What a forked process does, with all signals blocked.
+// The child's part of start(). All signals are blocked.
 [[noreturn]] void become_worker(int number) {
-  // An application may have asked for a stop descriptor of its own, and another of its threads may
-  // have held the mutex.
+  // Anew: the application may have its own stop descriptor, and another thread may hold the mutex.
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
-  // Watch, then check: if the master died before the one, no signal will come. Its pid is compared,
-  // for "the parent is 1" says nothing when the master is 1 (prctl(2), getppid(2)).
+  // Watch, then check: if the master died before watch_parent(), no signal will come. The check is
+  // for its pid, since a parent of 1 proves nothing when the master is 1 (prctl(2), getppid(2)).
   if (!watch_parent()) fail_to_start("cannot set the parent-death signal: %s", strerror(errno));
   const pid_t parent = getppid();
   if (parent == 0)
@@ -1589,7 +1595,7 @@ void print_number(int number) {
 // The master: start and request
 // ---------------------------------------------------------------------------------------------
 
-// The delay after so many failures in a row.
+// The delay after that many failures in a row.
 Ms backoff(int failures) { return min(first_backoff << min(failures - 1, 10), longest_backoff); }
 
 // Schedules a start, at least start_interval after the last one.
@@ -1600,13 +1606,13 @@ void schedule_start(Slot& slot, Ms at) {
 
 // Forks the worker. False, with errno: there is no process.
 bool start(Slot& slot) {
-  line_of(slot) = {};  // before the fork: a request must not be overwritten by the new process
+  line_of(slot) = {};  // before the fork: in the new process it could overwrite a request
   slot.started = clock_ms();
   slot.lost = pool.lost;
   slot.asked_at = 0;
   slot.yields = 0;
   slot.checks = -1;
-  print_number(number_of(slot));
+  format_identity(number_of(slot));
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -1625,14 +1631,14 @@ bool start(Slot& slot) {
   return true;
 }
 
-// Sends TERM. CONT: a stopped process would not act on it.
+// Sends TERM, and CONT, since a stopped process would not act on TERM.
 void terminate(pid_t pid) {
   kill(pid, SIGTERM);
   kill(pid, SIGCONT);
 }
 
 // Asks a worker, if there is one, to end at its next yield; its task goes on. An aborted worker is
-// asked, too, since it may survive. A shutdown asks a command again.
+// asked, too, since it may survive. At shutdown a command is asked even if it was asked before.
 void request_end(Slot& slot) {
   if (slot.pid == 0 || slot.state == State::Killed) return;
   const bool is_command = pool.job.is_command();
@@ -1658,8 +1664,8 @@ void retire(Slot& slot) {
 void kill_worker(Slot& slot) {
   const bool sent = kill(slot.pid, SIGKILL) == 0;
   const int reason = errno;
-  if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // which the leader may have left
-  // It has ended, and is about to be reaped: Linux sends even so, macOS, NetBSD and OpenBSD do not.
+  if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // the leader may have left its group
+  // Ended but not reaped yet: kill(2) succeeds on Linux, and fails on macOS, NetBSD and OpenBSD.
   if (!sent && reason == ESRCH) return;
   if (sent)
     log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
@@ -1705,8 +1711,8 @@ bool all_keep_failing() {
   return true;
 }
 
-// Ends a pool that does not come up: none was ever healthy, and a worker cannot be loaded or every
-// one keeps failing.
+// Ends a pool that does not come up: no worker was ever healthy, and one cannot be loaded or all
+// keep failing.
 void give_up_if_hopeless(Phase phase, Ms now) {
   if (phase != Phase::Failed && !all_keep_failing()) return;
   if (pool.ever_healthy) return;
@@ -1839,7 +1845,7 @@ void end_roll(Ms now) {
 // Logs once what holds up the roll: the new code has passed its trial, but fails under this number.
 void tell_stall(const Slot& slot, const char* what) {
   const Slot* helper = pool.reload.helper;
-  if (!helper || pool.reload.told_stall || !(is_number(slot) || &slot == helper)) return;
+  if (!helper || pool.reload.told_stall || !(is_below_target(slot) || &slot == helper)) return;
   pool.reload.told_stall = true;
   log_event(LOG_ERR, "reload stands still: worker %d (pid %d) %s; the others keep their code",
             number_of(slot), slot.pid, what);
@@ -1871,11 +1877,11 @@ void kill_if_not_loaded(Slot& slot, Ms now) {
 }
 
 // A worker that is not healthy yet: schedules the next look, a sixteenth of its age later or when
-// it has run for the warm-up time. Reports a roll that waits for it for too long.
+// it has run for the warm-up time. Reports a roll that has waited too long for it.
 void watch(const Slot& slot, Ms now) {
   look_again(now + max(shortest_watch, min((now - slot.started) / 16, longest_watch)));
-  const Ms ripe = ripe_at(slot);
-  if (atomic_load(line_of(slot).phase) == Phase::Loaded && ripe > now) look_again(ripe);
+  const Ms warmed_up = warmed_up_at(slot);
+  if (atomic_load(line_of(slot).phase) == Phase::Loaded && warmed_up > now) look_again(warmed_up);
   if (request_to(slot) == Request::None && now >= load_deadline(slot))
     tell_stall(slot, "does not become healthy");
 }
@@ -1883,8 +1889,8 @@ void watch(const Slot& slot, Ms now) {
 // Counts one number, or the helper.
 void count(Slot& slot, Ms now, Census& census) {
   const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-  // Code that does one task and returns 0 shows that it is healthy too late: it is believed to be
-  // at work between its processes, and for the warm-up after a start.
+  // Code that does one task and returns 0 proves its health only when it ends. After such an end,
+  // believe that the number is at work until the next start and for the warm-up after it.
   const Ms believed_until = slot.started + max(proof_of_life, warm_up());
   const bool believed = slot.brief && (slot.pid == 0 || now < believed_until);
   const bool healthy = is_healthy(slot, now) || believed;
@@ -1901,7 +1907,7 @@ void count(Slot& slot, Ms now, Census& census) {
   census.renewed += healthy && request == Request::None;
 }
 
-// The oldest worker that has to be asked, since it may not come to a yield.
+// The oldest of the old workers that must be asked to end, since they may not reach a yield.
 Slot* oldest_to_ask() {
   Slot* oldest = nullptr;
   for (Slot& slot : slots)
@@ -1914,10 +1920,10 @@ Slot* oldest_to_ask() {
 
 // Lets old workers go while fewer than a quarter of the numbers (at least one) are vacant.
 //
-// Room and marks need no lock. look() closes the room, then counts; a worker marks itself, then
-// takes room. So a worker that took room before it was closed is marked and counted, and one that
-// marks itself later takes from the room published here. A worker that dies with its room is
-// counted as vacant.
+// This needs no lock. look() sets room to 0, then counts; a worker marks itself as TakingRoom, then
+// takes room. So a worker that took room before look() set it to 0 is marked and counted, and one
+// that marks itself later can only take room that is published here. If a worker dies after taking
+// room, its number counts as vacant.
 void advance_roll(const Census& census, Ms now) {
   if (census.renewed == pool.target) return end_roll(now);
   Ms room = max(1, pool.target / 4) - census.vacant;
@@ -1934,7 +1940,7 @@ void look(Ms now) {
   pool.look_at = pool.looked_at = never;
   if (!is_reloading() && notify_fd < 0) return;
   pool.looked_at = now;
-  atomic_store(shared->room, 0);  // closed before the count, see advance_roll()
+  atomic_store(shared->room, 0);  // before the count, see advance_roll()
   if (is_reloading())
     for (Slot& slot : slots) kill_if_not_loaded(slot, now);
   Census census;
@@ -1951,8 +1957,8 @@ void look(Ms now) {
 // The master: reap
 // ---------------------------------------------------------------------------------------------
 
-// The status of a worker that the application has reaped: that of a stopped process, which
-// waitpid(2) never gives here, so it neither exited nor was ended by a signal.
+// Stands for the unknown status of a worker that the application has reaped. It is the status of a
+// stopped process, which waitpid(2) never gives here: WIFEXITED and WIFSIGNALED are both false.
 constexpr int lost_status = SIGSTOP << 8 | 0x7f;
 
 // Describes how a worker's process has ended, or why it did not start.
@@ -1976,7 +1982,7 @@ void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t siz
 Ms count_failure(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
   const Request request = request_to(slot);
   const Ms lived = now - slot.started;
-  // A failure counts only against the pool's code: not of a worker that runs old code or was asked.
+  // Only the pool's code can fail: workers on old code, or asked to end, do not count.
   if (request != Request::None || succeeded || (was_healthy && lived >= proof_of_life))
     slot.failures = 0;
   else if (slot.failures < UCHAR_MAX)
@@ -1986,21 +1992,21 @@ Ms count_failure(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
   return slot.failures > 0 ? now + backoff(slot.failures) : now;
 }
 
-// The level of a failed start. Before any worker was healthy it ends the master, so the first one
-// is critical and those after it, during the shutdown, are debug.
+// The log level of a failed start. If no worker has been healthy yet, the first failed start ends
+// the master and is critical; those that follow, during the shutdown, are debug.
 int start_error_level(const Slot& slot) {
   if (pool.shutdown.begun) return LOG_DEBUG;
   return pool.ever_healthy || !is_wanted(slot) ? LOG_ERR : LOG_CRIT;
 }
 
-// Logs how a worker has ended. If its trial had not passed, the reload has failed.
-void report_end(const Slot& slot, int status, bool is_tried, Ms now) {
+// Logs how a worker has ended. If that was during its trial, the reload has failed.
+void report_end(const Slot& slot, int status, bool in_trial, Ms now) {
   const Phase phase = atomic_load(line_of(slot).phase);
   const bool asked = request_to(slot) == Request::End;
   const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   char how[start_error_size + 64];
   describe_end(slot, status, now - slot.started, how, sizeof how);
-  if (is_tried)
+  if (in_trial)
     return reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
                          phase == Phase::Failed ? "" : " before it was healthy");
   const int level = phase == Phase::Failed ? start_error_level(slot)
@@ -2025,8 +2031,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
 
   if (&slot == pool.reload.trial && was_healthy) begin_roll(now);
   const Ms due = count_failure(slot, succeeded || status == lost_status, was_healthy, now);
-  // It was asked to end while it was loading, or the file was replaced meanwhile: it has tried
-  // nothing, and another process will.
+  // Asked to end while loading, or its file was replaced meanwhile: this process has not tried the
+  // code. The next one will.
   const bool tried_nothing =
       phase == Phase::Starting && request_to(slot) == Request::End && succeeded;
   report_end(slot, status, &slot == pool.reload.trial && !tried_nothing, now);
@@ -2045,9 +2051,9 @@ void reap(Ms now) {
     siginfo_t first{};
     if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == EINTR) continue;
     const pid_t pid = first.si_pid;
-    if (pid == 0 && !pool.job.function) return;  // none is left that has ended
+    if (pid == 0 && !pool.job.function) return;  // no other child has ended
     Slot* slot = pid > 0 ? slot_of(pid) : nullptr;
-    // A child in no slot is an orphan that became this process's child, or the application's.
+    // A child without a slot is an orphan that this process inherited, or the application's own.
     if (pid == 0 || (!slot && !pool.reaps_all)) break;
     if (slot && pool.job.is_command()) {
       // Ends what is left of its group. No other group can have the number until the leader is
@@ -2057,8 +2063,8 @@ void reap(Ms now) {
     int status;
     if (waitpid(pid, &status, WNOHANG) == pid && slot) worker_ended(*slot, status, now);
   }
-  // A dead child of the application may hide others; or the application, waiting for any child, has
-  // reaped a worker. A death that goes unseen would leave the pool too small.
+  // Ask for each worker: waitid() may have stopped at a dead child of the application, or the
+  // application has reaped a worker itself. A death that is missed would leave the pool too small.
   for (Slot& slot : slots)
     if (slot.pid > 0) {
       int status = lost_status;
@@ -2077,8 +2083,8 @@ void reap(Ms now) {
 // timeout and the warm-up).
 //
 // Counts checks, not time: workers do not run while the master is frozen, so a pause counts as one
-// check. A worker is late five checks after the one that saw it move: four make a timeout, one is
-// for a pause. They are a little closer than a quarter of the timeout, so that a worker is found in
+// check. A worker is late at the fifth check without a new yield: four make a timeout, one is for a
+// pause. Checks are a little less than a quarter of the timeout apart, so that a worker is found in
 // less than one and a half timeouts even if each check is a little late.
 void check_progress(Ms now) {
   const Ms timeout = pool.options.timeout;
@@ -2103,7 +2109,7 @@ void check_progress(Ms now) {
   }
 }
 
-// Counts ticks since SIGABRT, not time, for the same reason, and kills at the eighth.
+// Counts ticks since SIGABRT, not time, for the reason given above.
 void check_aborted(Slot& slot, Ms now) {
   slot.due = now + abort_tick;
   if (++slot.checks == ticks_until_kill) kill_worker(slot);
@@ -2122,7 +2128,7 @@ void grow(Ms now) {
   }
   Slot& slot = slots[pool.target++];
   tell_target();
-  if (slot.state != State::Empty) return;  // Ending: its successor starts when it has ended
+  if (slot.state != State::Empty) return;  // still ending: worker_ended() starts the next one
   slot.failures = 0;
   slot.brief = false;
   schedule_start(slot, now);
@@ -2148,7 +2154,7 @@ void on_stop_signal(Ms now) {
 
 // Acts on the signals that arrived since the last turn. A shutdown ignores USR1, USR2 and HUP.
 void act_on_signals(Ms now) {
-  // First: a worker that ended by the very signal that asked for the shutdown has not failed.
+  // Before reap(): a worker ended by the signal that also asks for the shutdown has not failed.
   if (consume(OnStop) > 0) on_stop_signal(now);
   if (consume(OnChild) > 0) reap(now);
   for (int count = consume(OnGrow); count > 0 && !pool.shutdown.begun; count--) grow(now);
@@ -2218,10 +2224,10 @@ void wait_until(Ms deadline) {
   if (atomic_load(woken)) timeout = 0;
   const Ms expected = timeout < 0 ? never : clock_ms() + timeout;
   const int events = poll(&wake, 1, timeout);
-  // If it overslept, nothing here could run: the container was frozen, say.
+  // If poll(2) overslept, nothing in the container could run: it was frozen, say.
   if (expected != never && clock_ms() - expected > pause_slack) pool.lost += clock_ms() - expected;
   if (events < 0 && errno != EINTR) {
-    const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin on it
+    const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin
     nanosleep(&pause, nullptr);
   }
   char bytes[16];
@@ -2250,7 +2256,7 @@ const char* acquire() {
 
 // Releases what acquire() and run_pool() have acquired.
 void release() {
-  // Another thread may be about to write into the pipe, whose number may soon be another file's.
+  // A handler in another thread may be about to write into the pipe, and the number may be reused.
   const int wake = wake_write;
   atomic_store(wake_write, -1);
   while (atomic_load(handling) > 0) sched_yield();
@@ -2271,7 +2277,7 @@ int run_pool(const Job& job, const Options& options) {
   pool.reaps_all = !job.function || master_pid == 1 || child.sa_handler == SIG_IGN ||
                    (child.sa_flags & SA_NOCLDWAIT);
   for (Slot& slot : slots)
-    if (slot.started) slot = {};  // others were never used; to write to them would map their pages
+    if (slot.started) slot = {};  // the others are untouched: writing would map their pages
   log_level = options.log_level;
   open_log();
   if (const char* missing = acquire()) {
@@ -2304,8 +2310,9 @@ int run_pool(const Job& job, const Options& options) {
   return pool.shutdown.status;
 }
 
-// As PID 1: ends what the workers have left behind in the namespace, which the kernel would kill
-// with this process. Takes at most the rest of the grace period; a further signal cuts it short.
+// As PID 1: ends what the workers have left behind in the namespace, before the kernel kills it
+// together with this process. Takes at most the rest of the grace period; a further signal cuts it
+// short.
 void end_leftovers(Ms grace) {
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
   const bool asked = atomic_load(first_stop_at) != 0;
@@ -2330,7 +2337,7 @@ int forkd_yield() {
   Line* line = self.line;
   if (!line) return 1;
   // Not an atomic increment, which would cost ten times as much: two threads may lose a count, but
-  // the master only looks whether it changes.
+  // the master only checks whether it changes.
   __atomic_store_n(&line->yields, relaxed_load(line->yields) + 1, __ATOMIC_RELAXED);
   if (!kernel_watches_parent && getppid() != master_pid) return 0;
   // Relaxed: a request seen one yield later is early enough, and answer_request() reads it again.
@@ -2346,7 +2353,7 @@ int forkd_stop_fd() {
     fstat(ends[1], &self.stop_file);
     atomic_store(self.stop_pipe[1], ends[1]);
     if (self.line) {
-      // From here on the master signals a request. One that it made before is acted on here.
+      // From now on the master sends a signal with a request. An earlier request is handled here.
       atomic_store(self.line->has_stop_fd, 1);
       if (atomic_load(self.line->request) == Request::End) write_stop_byte();
     }
@@ -2365,7 +2372,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     errno = EINVAL;
     return -1;
   }
-  // Before `running` is set, or a child that another thread forks just now would inherit that.
+  // Before `running` is set, or a child that another thread forks in between would keep that.
   if (!watch_forks()) return -1;
   if (__atomic_exchange_n(&running, 1, __ATOMIC_SEQ_CST)) {
     errno = EINVAL;
@@ -2378,7 +2385,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     atomic_store(running, 0);
     return -1;
   }
-  fflush(nullptr);  // or every worker would write once more what is in the buffers
+  fflush(nullptr);  // or every worker would write the buffered output again
   // Gives back what was read ahead, or a worker's exit(3) would move the shared offset (POSIX,
   // fflush).
   fflush(stdin);  // cppcheck-suppress fflushOnInputStream
@@ -2392,9 +2399,9 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   return status;
 }
 
-// Weak, so that an application that links this file has its own.
+// Weak, so that an application that links this file can have its own main.
 [[gnu::weak]] int main(int argc, char** argv) {
-  // Before anything else: as PID 1 a signal without a handler is lost.
+  // Before anything else: the kernel drops a signal to PID 1 that has no handler.
   if (!watch_forks() || !become_master()) {
     fprintf(stderr, "forkd: cannot handle signals: %s\n", strerror(errno));
     return exit_failed;
@@ -2410,5 +2417,5 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   const int status = open_sockets() ? run_pool(job, options) : exit_failed;
   remove_socket_files();
   if (getpid() == 1) end_leftovers(options.grace);
-  return status;  // the handlers stay: no signal changes the status any more
+  return status;  // the handlers stay, so a late signal does not change the status
 }
