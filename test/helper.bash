@@ -32,9 +32,14 @@ not_emulated() { [ -z "${EMULATED:-}" ] || skip "not under an emulator: $1"; }
 
 # tree PID: that process and all that descend from it.
 tree() {
-  local child
-  echo "$1"
-  for child in $(children "$1"); do tree "$child"; done
+  ps -A -o pid= -o ppid= | awk -v root="$1" '
+    { parent[$1] = $2 }
+    END {
+      for (pid in parent) {
+        for (up = pid; up != root && up in parent; up = parent[up]) { }
+        if (up == root) print pid
+      }
+    }'
 }
 
 # run_forkd ARGUMENT ...: starts forkd in the background as $master; its output goes to out and log.
@@ -69,33 +74,21 @@ never() {
   fi
 }
 
-# children PID: the pids of its children, zombies too. Linux tells them in files that a shell can read
-# by itself (proc(5)), which makes a suite of thousands of looks a third shorter.
+# children PID: the pids of its children, zombies too.
+# living PID: those that are no zombies.
+# Linux tells them in files (proc(5)), which saves a look at all processes each time. (No loops here:
+# Bats has a trap that runs before each command.)
 if [ -e "/proc/$$/task/$$/children" ]; then
-  children() {
-    local file pids
-    for file in "/proc/$1/task/"*/children; do
-      pids=()
-      read -r -a pids <"$file" || :
-      [ ${#pids[@]} -eq 0 ] || printf '%s\n' "${pids[@]}"
-    done 2>/dev/null
+  children() { cat "/proc/$1/task/"*/children 2>/dev/null | tr -s ' ' '\n'; }
+  living() {
+    set -- $(children "$1")
+    set -- "${@/#//proc/}"
+    [ $# -eq 0 ] || cat "${@/%//stat}" 2>/dev/null | sed -n 's/^\([0-9]*\) (.*) [^ZX] .*/\1/p'
   }
-  is_zombie() {
-    local line
-    read -r line <"/proc/$1/stat" || return 0
-    line=${line##*) }
-    [ "${line%% *}" = Z ]
-  } 2>/dev/null
 else
   children() { ps -A -o ppid= -o pid= | awk -v p="$1" '$1 == p { print $2 }'; }
-  is_zombie() { case $(ps -o stat= -p "$1") in Z* | '') ;; *) return 1 ;; esac; }
+  living() { ps -A -o ppid= -o pid= -o stat= | awk -v p="$1" '$1 == p && $3 !~ /^Z/ { print $2 }'; }
 fi
-
-# living PID: the children of a process that are no zombies.
-living() {
-  local child
-  for child in $(children "$1"); do is_zombie "$child" || echo "$child"; done
-}
 
 has_workers() {
   # shellcheck disable=SC2046 # a list of pids
@@ -143,7 +136,7 @@ runs() { [ "$(grep -c "^version $1 " out)" -ge "$2" ]; }
 starts_of() { logged_at_least "$2" "worker $1 (pid [0-9]*) started"; }
 
 # new_pids PIDS: none of these is among the workers.
-new_pids() { for pid in $(living "$master"); do case " $1 " in *" $pid "*) return 1 ;; esac; done; }
+new_pids() { ! living "$master" | grep -q -x -F -e "$(echo "$1" | tr -s ' ' '\n')"; }
 
 # reload_fails REASON: one error line, and the pool still runs the workers that it had.
 reload_fails() {

@@ -92,7 +92,7 @@ continued_and_aborted() {
   for core in 1 2; do background sh -c 'while :; do :; done'; done
   run_forkd -t 1 -n 200 -l warning "$W:steady"
   eventually has_workers 200
-  eventually lived "$master" 4
+  eventually lived "$master" 3
   never logged aborted
   has_workers 200
 }
