@@ -36,6 +36,7 @@ load helper
 }
 
 @test "USR1 and USR2 that come before a command is executed were meant for the master, and harm nothing" {
+  needs_linux "a worker begins by prctl(2), which is made slow here"
   command -v strace >/dev/null || skip "no strace"
   eventually signalled_in_time
   # It has been executed, with default signals.

@@ -264,6 +264,7 @@ run_traced() {
 }
 
 @test "in ps a worker has the application's name and its number, as far as there is room" {
+  needs_linux "a process has its name"
   [ "$(uname)" = Linux ] || skip "Linux only"
   cp "$BIN/with_archive" a-very-long-name
   "./a-very-long-name" run >>out 2>>log 3>&- &

@@ -41,6 +41,7 @@ no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /
 }
 
 @test "as PID 1 it pins its code also where /proc is that of another namespace" {
+  needs_linux "the code is pinned"
   deploy one
   run_as_init ./code.so:steady
   eventually runs 1 1

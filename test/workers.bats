@@ -71,6 +71,7 @@ load helper
 }
 
 @test "a worker has none of the master's descriptors, at the start, in a trial and during one" {
+  needs_linux "the code is pinned"
   deploy workers
   # A log in a pipe and a service manager need one more each.
   mkfifo pipe
@@ -343,6 +344,7 @@ is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
 }
 
 @test "a worker that cannot notice the death of its master does not start" {
+  needs_linux "the kernel tells workers that the master has died"
   command -v strace >/dev/null || skip "no strace"
   strace -f -o trace -e trace=prctl -e inject=prctl:error=EINVAL:when=1 "$FORKD" "$W:arguments" >>out 2>>log 3>&- &
   master=$!

@@ -132,6 +132,7 @@ static void* check_alarm(void* which) {
 
 int main(int argc, char** argv) {
   master_pid = getpid();
+  master_thread = pthread_self();
   signal(SIGPIPE, SIG_IGN);
   if (argc != 2) return 2;
   if (strcmp(argv[1], "alarm") != 0) return check_count(argv[1]) ? 0 : 1;
