@@ -27,6 +27,7 @@ load helper
 }
 
 @test "a command starts with the signal mask forkd was started with" {
+  not_emulated "it runs what the tests have built"
   usr1=$(kill -l USR1)
   "$BIN/with_archive" blocked "$usr1" "$FORKD" cat /proc/self/status >>out 2>>log 3>&- &
   master=$!
@@ -36,6 +37,7 @@ load helper
 }
 
 @test "USR1 and USR2 that come before a command is executed were meant for the master, and harm nothing" {
+  not_emulated "strace sees the emulator"
   needs_linux "a worker begins by prctl(2), which is made slow here"
   command -v strace >/dev/null || skip "no strace"
   eventually signalled_in_time

@@ -99,6 +99,7 @@ load helper
 }
 
 @test "a worker's environment is that of forkd, but for what says something about this worker" {
+  not_emulated "the emulator needs an environment"
   for sockets in "" "-b ./socket"; do
     rm -f log
     : >out
@@ -120,6 +121,7 @@ load helper
 }
 
 @test "a worker starts with the mask that forkd was started with, but for what means something to it" {
+  not_emulated "it runs what the tests have built"
   alrm=14
   for number in $alrm 15; do
     : >out
