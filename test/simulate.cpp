@@ -463,9 +463,10 @@ void make_good() {
   for (Worker& w : workers) {
     if (!is_alive(w)) continue;
     if (w.plan != Plan::Polls) w.plan = Plan::Works;
-    // A command that no signal reaches, or that has ignored one, would stay for ever.
-    const bool is_stuck = w.immune || (w.asked_at != never && w.life == Life::Working);
-    if (run.kind == Kind::Command && is_stuck) end(w, 0);
+    // One that hears by signals alone and gets none, or has ignored it, would stay for ever.
+    const bool is_command = run.kind == Kind::Command;
+    if ((is_command || w.plan == Plan::Polls) && w.immune) end(w, 0);
+    if (is_command && w.asked_at != never && w.life == Life::Working) end(w, 0);
     w.immune = w.immune && w.killed;
     w.task = 20;
     if (is_alive(w)) w.next_at = now;
