@@ -117,12 +117,15 @@ one_has_lived() {
 
 @test "a pipe that forkd cannot set up as it needs it ends forkd with 1 and the reason" {
   command -v strace >/dev/null || skip "no strace"
-  for call in 1 2; do
+  # musl calls fcntl(2) once more for each descriptor.
+  second=2 lines=0
+  case $CC in *musl*) second=3 ;; esac
+  for call in 1 $second; do
     status=0
     timeout 20 strace -o trace -e trace=fcntl -e inject=fcntl:error=ENFILE:when=$call \
       "$FORKD" "$W:steady" >>out 2>>log || status=$?
     [ "$status" -eq 1 ]
-    logged_times $call "critical: cannot make a pipe: "
+    logged_times $((lines += 1)) "critical: cannot make a pipe: "
   done
 }
 

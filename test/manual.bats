@@ -23,7 +23,7 @@ setup() {
   mkdir bin
   ln -s "$FORKD" bin/forkd
   printf '#!/bin/sh\nexec %s "$@" %s\n' "$(command -v "$CXX")" "$LDFLAGS" >bin/c++
-  printf '#!/bin/sh\nexec %s "$@" %s\n' "$(command -v "$CC")" "$LDFLAGS" >bin/cc
+  printf '#!/bin/sh\nexec %s -L"%s" "$@" %s\n' "$(command -v "$CC")" "$ROOT" "$LDFLAGS" >bin/cc
   chmod +x bin/cc bin/c++
   export PATH="$PWD/bin:$PATH" CPATH="$ROOT" LIBRARY_PATH="$ROOT"
 }
