@@ -124,17 +124,3 @@ load helper
   deploy two
   reload_fails "worker 1024 (pid [0-9]*) was ended by signal 11 .* before it was healthy"
 }
-
-@test "a reload that takes the place of another leaves no descriptor behind" {
-  [ -e "/proc/$$/fd" ] || skip "no /proc"
-  start_one -g 0.5 -w 0.2
-  eventually runs 1 1
-  before=$(ls "/proc/$master/fd" | wc -l)
-  deploy ctor_hang
-  signal HUP
-  eventually logged "worker 1024 (pid [0-9]*) started"
-  deploy two
-  signal HUP
-  eventually logged "reload complete"
-  [ "$(ls "/proc/$master/fd" | wc -l)" -eq "$before" ]
-}

@@ -153,18 +153,21 @@ copy() { cp -p "$1" "$1.new" && mv "$1.new" "$1"; }
   runs 2 2
 }
 
-@test "the worker of a dropped trial that hangs while it is loaded is killed, though the reload is over" {
+@test "the worker of a dropped trial that hangs while it is loaded is killed, though the reload is over, and its file closed" {
   start_one -g 1 -w 1
   eventually runs 1 1
+  open_before=$(open_files)
   deploy ctor_hang
   signal HUP
   eventually logged "worker 1024 (pid [0-9]*) started"
   deploy two
   signal HUP
   eventually logged "reload complete"
+  [ "$(open_files)" = "$open_before" ]
   eventually logged "worker 1024 (pid [0-9]*) has not ended and is killed"
   eventually has_workers 1
 }
+open_files() { ls "/proc/$master/fd" 2>/dev/null | wc -l; }
 
 @test "the worker of a dropped trial is killed for hanging without harm to the trial that is under way" {
   deploy one
