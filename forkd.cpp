@@ -950,7 +950,7 @@ const struct {
                            // send the master's signal to workers, too
   int flags;               // sa_flags of in_worker
 } signal_table[] = {
-    {SIGCHLD, OnChild, count_signal, nullptr, 0},  // must be first: see run_pool()
+    {SIGCHLD, OnChild, count_signal, nullptr, 0},  // must be first: see begin_pool()
     {SIGINT, OnStop, count_signal, on_request, SA_RESTART},
     {SIGQUIT, OnStop, count_signal, on_request, SA_RESTART},
     {SIGTERM, OnStop, count_signal, on_request, 0},
@@ -1730,8 +1730,8 @@ void give_up_if_hopeless(Phase phase, Ms now) {
 // The master: reload
 // ---------------------------------------------------------------------------------------------
 
-// Opens the file now at the job's path, to pin it. Null, or the reason for the failure; run_pool()
-// recognises a missing file by errno.
+// Opens the file now at the job's path, to pin it. Null, or the reason for the failure;
+// begin_pool() recognises a missing file by errno.
 const char* pin(Code& code) {
   if (!pool.job.path) return nullptr;
   errno = 0;
@@ -2257,7 +2257,7 @@ const char* acquire() {
   return make_environment() ? nullptr : "the environment";
 }
 
-// Releases what acquire() and run_pool() have acquired.
+// Releases what acquire() and begin_pool() have acquired.
 void release() {
   // A handler in another thread may be about to write into the pipe, and the number may be reused.
   const int wake = wake_write;
@@ -2272,8 +2272,8 @@ void release() {
   atomic_store(running, 0);
 }
 
-// The master: runs the pool until it has ended, and returns the exit status.
-int run_pool(const Job& job, const Options& options) {
+// Prepares the pool and schedules its workers. False on failure, already logged.
+bool begin_pool(const Job& job, const Options& options) {
   pool = {.job = job, .options = options, .target = options.workers};
   // A caller that ignores SIGCHLD expects no zombies (POSIX, _Exit).
   const struct sigaction& child = caller_action[0];  // SIGCHLD
@@ -2285,7 +2285,7 @@ int run_pool(const Job& job, const Options& options) {
   open_log();
   if (const char* missing = acquire()) {
     log_event(LOG_CRIT, "cannot make %s: %s", missing, strerror(errno));
-    return exit_failed;
+    return false;
   }
   open_notify();
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
@@ -2296,18 +2296,22 @@ int run_pool(const Job& job, const Options& options) {
                 job.spec, reason, job.spec);
     else
       log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
-    return exit_failed;
+    return false;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
   if (options.timeout) pool.check_at = clock_ms();
+  return true;
+}
 
+// The master: runs the pool until it has ended, and returns the exit status.
+int run_pool(const Job& job, const Options& options) {
+  if (!begin_pool(job, options)) return exit_failed;
   do {
     wait_until(next_deadline());
     const Ms now = clock_ms();
     act_on_signals(now);
     apply_due(now);
   } while (!pool.shutdown.begun || any_alive());
-
   for (const Slot& slot : slots)
     if (slot.state == State::Immune && pool.shutdown.status == 0) return exit_killed;
   return pool.shutdown.status;
