@@ -1784,8 +1784,6 @@ void begin_trial(Ms now) {
   reload.trial_waits = !free;
   if (!free) return;
   log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(*free));
-  free->failures = 0;
-  free->brief = false;
   reload.trial = free;
   schedule_start(*free, now);
   if (const char* reason = pin(trial_code))
@@ -2045,7 +2043,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
     schedule_start(slot, due);
     give_up_if_hopeless(phase, now);
   }
-  if (pool.reload.trial_waits && !pool.shutdown.begun) begin_trial(now);
+  if (pool.reload.trial_waits) begin_trial(now);
 }
 
 // Reaps all workers that have ended: one SIGCHLD may stand for several deaths.
