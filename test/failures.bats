@@ -118,14 +118,14 @@ one_has_lived() {
 @test "a pipe that forkd cannot set up as it needs it ends forkd with 1 and the reason" {
   command -v strace >/dev/null || skip "no strace"
   # musl calls fcntl(2) once more for each descriptor.
-  second=2 lines=0
+  second=2 said=0
   case $CC in *musl*) second=3 ;; esac
   for call in 1 $second; do
     status=0
     timeout 20 strace -o trace -e trace=fcntl -e inject=fcntl:error=ENFILE:when=$call \
       "$FORKD" "$W:steady" >>out 2>>log || status=$?
     [ "$status" -eq 1 ]
-    logged_times $((lines += 1)) "critical: cannot make a pipe: "
+    logged_times $((said += 1)) "critical: cannot make a pipe: "
   done
 }
 
