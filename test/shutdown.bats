@@ -28,6 +28,7 @@ load helper
 @test "a worker that does not yield is killed at the end of the grace period: status 3" {
   run_forkd -g 0.2 -n 2 "$W:first_hangs"
   eventually printed hangs
+  eventually logged "worker 1 (pid [0-9]*) started"
   stops_with 3
   logged_times 1 "warning: worker 0 (pid [0-9]*) has not ended and is killed$"
   logged "info: worker 1 (pid [0-9]*) exited with status 0"
