@@ -1,5 +1,5 @@
 /* An application of its own around forkd_run: ./application MODE. */
-#define _GNU_SOURCE /* for environ */
+#define _GNU_SOURCE
 #include "forkd.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,11 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+
+extern char **environ; /* not every system declares it */
+#ifndef RLIMIT_AS      /* OpenBSD */
+#define RLIMIT_AS RLIMIT_DATA
+#endif
 
 enum { megabytes = 16 };
 static char *memory; /* set up by the application, before the workers are forked */

@@ -24,6 +24,8 @@
 
 #define WORKER extern "C" int
 
+extern "C" char** environ;  // not every system declares it
+
 namespace {
 
 void pause_ms(long ms) {
