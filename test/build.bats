@@ -177,8 +177,7 @@ run_forkd_of_package() {
 }
 
 @test "make test says what is missing when there is no bats" {
-  make_here forkd forkd.h libforkd.a worker.so
-  run env -u MAKEFLAGS -u MAKELEVEL "${MAKE:-make}" test BATS=no-such-bats
+  run make_here test BATS=no-such-bats
   [ "$status" -ne 0 ]
   [[ $output == *"bats"*"install"* ]]
 }

@@ -55,7 +55,6 @@ signalled_in_time() {
   master=$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)
   kill -USR1 "$(pid_of 0)" && kill -USR2 "$(pid_of 0)" && is_called "$(pid_of 0)" forkd
 }
-is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
 
 @test "a command leads its process group from the start, whoever of master and command is slow" {
   command -v strace >/dev/null || skip "no strace"
@@ -141,7 +140,7 @@ is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
   chmod +x job
   run_forkd -w 1 -n 2 ./job
   # Healthy: a second after its exec.
-  eventually older_than_a_second
+  eventually lived "$(pid_of 1)" 2
   mv job hidden
   old=$(pid_of 0)
   kill -KILL "$old"
@@ -151,7 +150,6 @@ is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
   eventually starts_of 0 3
   eventually has_workers 2
 }
-older_than_a_second() { [ -n "$(pid_of 1)" ] && [ "$(ps -o etimes= -p "$(pid_of 1)")" -ge 2 ]; }
 
 @test "a command is reloaded, too" {
   run_forkd -w 0.3 -n 2 sh -c 'echo "number $FORKD_WORKER"; exec sleep 1000'

@@ -17,8 +17,7 @@ load helper
   run_forkd "$W:returns" 0
   eventually starts_of 0 12
   # 12 starts are 11 pauses of a tenth of a second: the 12th cannot have come before 1.1 s.
-  lived=$(ps -o etimes= -p "$master")
-  [ "$lived" -ge 1 ]
+  lived "$master" 1
   logged_times 0 warning
 }
 

@@ -272,7 +272,6 @@ run_traced() {
   eventually has_workers 2
   eventually is_called "$(pid_of 1)" a-very-long-n-1
 }
-is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
 
 @test "children of an application that does not want to wait for them leave no zombies" {
   for way in "" no-wait; do

@@ -12,11 +12,13 @@ setup() {
 # Ends what the test has started, by pid, whatever state it has left it in. The shell knows which of
 # its jobs have not ended: by a pid that was noted, somebody else might be hit who has it by now.
 teardown() {
-  local pid jobs
+  local jobs
   jobs="$(jobs -pr) $(jobs -ps)"
-  # Stopped first, they cannot replace what is killed.
-  for pid in $jobs; do kill -STOP $(tree "$pid") 2>/dev/null || :; done
-  for pid in $jobs; do kill -KILL $(tree "$pid") 2>/dev/null || :; done
+  if [ "$jobs" != ' ' ]; then
+    # Stopped first, they cannot replace what is killed.
+    kill -STOP $(tree $jobs) 2>/dev/null || :
+    kill -KILL $(tree $jobs) 2>/dev/null || :
+  fi
   wait $jobs 2>/dev/null || :
   [ -n "${BATS_TEST_COMPLETED:-}" ] || { [ ! -e log ] || { echo "--- log"; tail -n 40 log; }; }
 }
@@ -30,14 +32,15 @@ needs_linux() {
 # not_emulated WHY: skips under an emulator (test/tools/emulated.sh).
 not_emulated() { [ -z "${EMULATED:-}" ] || skip "not under an emulator: $1"; }
 
-# tree PID: that process and all that descend from it.
+# tree PID ...: those processes and all that descend from them.
 tree() {
-  ps -A -o pid= -o ppid= | awk -v root="$1" '
+  ps -A -o pid= -o ppid= | awk -v roots="$*" '
+    BEGIN { split(roots, list); for (i in list) is_root[list[i]] = 1 }
     { parent[$1] = $2 }
     END {
       for (pid in parent) {
-        for (up = pid; up != root && up in parent; up = parent[up]) { }
-        if (up == root) print pid
+        for (up = pid; !(up in is_root) && up in parent; up = parent[up]) { }
+        if (up in is_root) print pid
       }
     }'
 }
@@ -54,15 +57,24 @@ background() {
   background=$!
 }
 
-# eventually COMMAND ...: polls until it succeeds; fails, and says what for, when the deadline passes.
+# pause SECONDS: sleeps, without a process of its own where bash can: nobody writes into that FIFO.
+if [ "${BASH_VERSINFO[0]}" -ge 4 ]; then
+  pause() { read -r -t "$1" <>"$BIN/silent" || :; }
+else
+  pause() { sleep "$1"; }
+fi
+
+# eventually COMMAND ...: polls until it succeeds, at first often; fails, and says what for, when the
+# deadline passes.
 eventually() {
-  local end=$((SECONDS + deadline_seconds))
+  local end=$((SECONDS + deadline_seconds)) polls=0
   until "$@"; do
     if [ "$SECONDS" -ge "$end" ]; then
       echo "not within $deadline_seconds s: $*"
       return 1
     fi
-    sleep 0.04
+    polls=$((polls + 1))
+    if [ "$polls" -lt 8 ]; then pause 0.02; else pause 0.1; fi
   done
 }
 
@@ -76,7 +88,8 @@ never() {
 
 # children PID: the pids of its children, zombies too.
 # living PID: those that are no zombies.
-# Linux tells them in files (proc(5)), which saves a look at all processes each time. (No loops here:
+# is_state PID LETTER: whether ps(1) shows that state.
+# Linux tells all this in files (proc(5)), which saves a look at all processes. (No loops here:
 # Bats has a trap that runs before each command.)
 if [ -e "/proc/$$/task/$$/children" ]; then
   children() { cat "/proc/$1/task/"*/children 2>/dev/null | tr -s ' ' '\n'; }
@@ -85,9 +98,14 @@ if [ -e "/proc/$$/task/$$/children" ]; then
     set -- "${@/#//proc/}"
     [ $# -eq 0 ] || cat "${@/%//stat}" 2>/dev/null | sed -n 's/^\([0-9]*\) (.*) [^ZX] .*/\1/p'
   }
+  is_state() {
+    local stat
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ ${stat##*) } == "$2"* ]]
+  }
 else
   children() { ps -A -o ppid= -o pid= | awk -v p="$1" '$1 == p { print $2 }'; }
   living() { ps -A -o ppid= -o pid= -o stat= | awk -v p="$1" '$1 == p && $3 !~ /^Z/ { print $2 }'; }
+  is_state() { [[ $(ps -o stat= -p "$1") == "$2"* ]]; }
 fi
 
 has_workers() {
@@ -102,7 +120,12 @@ printed() { grep -q -e "$1" out; }
 printed_times() { [ "$(grep -c -e "$2" out)" -ge "$1" ]; }
 printed_lines() { [ "$(wc -l <out)" -ge "$1" ]; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
-is_state() { [ "$(ps -o stat= -p "$1" | cut -c1)" = "$2" ]; }
+is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
+# lived PID SECONDS: whether it has run for so long; for less than an hour.
+lived() {
+  ps -o etime= -p "$1" | awk -F: -v least="$2" '
+    $(NF - 1) * 60 + $NF >= least { found = 1 } END { exit !found }'
+}
 
 # pid_of NUMBER: the pid of the worker with that number, the newest one in the log. (A worker may be
 # heard of before the master has said that it started.)

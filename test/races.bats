@@ -4,11 +4,11 @@
 load helper
 
 @test "never more workers are let go than there is room, whatever the order of the steps" {
-  "$BIN/room" "${ROLLS:-500}"
+  "$BIN/room" "${ROLLS:-100}"
 }
 
 @test "a request that comes while a worker takes room is not lost" {
-  "$BIN/room" "${ROLLS:-500}" signals
+  "$BIN/room" "${ROLLS:-100}" signals
 }
 
 @test "a hundred quick reloads of a pool of one wait for no clock" {

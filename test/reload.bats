@@ -307,7 +307,6 @@ load helper
   logged_times 1 "reload succeeded"
   eventually has_workers 1
 }
-lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 
 @test "USR1, USR2 and crashes during a reload keep their effect" {
   needs_linux "the code is pinned"

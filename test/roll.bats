@@ -237,7 +237,6 @@ END
   logged_times 1 "stands still"
   logged "stands still: worker 0 (pid $(pid_of 0)) "
 }
-lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 
 @test "code that returns 0 at once is replaced by code that takes its time, which is waited for" {
   deploy one

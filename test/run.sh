@@ -3,7 +3,7 @@
 # once before. Prints what failed and what was skipped, the numbers of each, and the time.
 #
 # usage: test/run.sh [BATS [NAME ...]]     the program, and those files test/NAME.bats only; with JOBS
-#                                          (default 8), and the variables of test/setup_suite.bash
+#                                          (default 10), and the variables of test/setup_suite.bash
 set -u
 
 bats=${1:-bats}
@@ -19,7 +19,8 @@ trap 'rm -rf "$results"' EXIT
 # Those that take long come first: some that mostly wait, then the others by their size.
 [ $# -gt 0 ] || {
   # shellcheck disable=SC2012,SC2046 # names without spaces
-  set -- failures timeout_abort races container build giving_up roll timeout readme manual \
+  set -- forkd_run service_manager reload build timeout roll giving_up races failures timeout_abort \
+    readme manual \
     $(ls -S ./*.bats | sed 's|./\(.*\).bats|\1|')
   echo "$(cat ./*.bats | grep -c '^@test') tests; on two idle cores they take about a minute"
 }
@@ -35,7 +36,7 @@ job() {
   done
 }
 jobs=
-for _ in $(seq "${JOBS:-8}"); do
+for _ in $(seq "${JOBS:-10}"); do
   job "$@" &
   jobs="$jobs $!"
 done

@@ -106,7 +106,6 @@ deploy() {
   rm pause
   eventually heard "STATUS=1 of 1"
 }
-lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 
 @test "a number that was removed and is added again is not healthy for what it did before" {
   manager

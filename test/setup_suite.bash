@@ -20,6 +20,7 @@ setup_suite() {
 }
 
 build_all() {
+  mkfifo "$BIN/silent"
   # All at the same time: compilers are processes like any other.
   local job jobs=
   start so workers workers/workers.cpp
@@ -38,7 +39,7 @@ build_all() {
   start tool client
   start tool moments
   start tool notify_sink
-  start tool room -O2
+  start tool room
   start tool second
   start tool slow_log
   start tool handlers
@@ -72,7 +73,7 @@ tool() {
 
 # The simulation of the master, which has forkd.cpp in itself.
 simulation() {
-  "$CXX" -std=c++20 -O2 -fno-exceptions -fno-rtti -c -o "$BIN/simulate.o" "$ROOT/test/simulate.cpp" &&
+  "$CXX" -std=c++20 -O1 -fno-exceptions -fno-rtti -c -o "$BIN/simulate.o" "$ROOT/test/simulate.cpp" &&
     "$CC" $LDFLAGS -pthread -o "$BIN/simulate" "$BIN/simulate.o"
 }
 

@@ -96,7 +96,6 @@ continued_and_aborted() {
   never logged aborted
   has_workers 200
 }
-lived() { [ "$(ps -o etimes= -p "$1")" -ge "$2" ]; }
 
 @test "a pool that was stopped for many timeouts and continued loses nobody" {
   run_forkd -t 0.2 -n 5 "$W:steady"

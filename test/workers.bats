@@ -317,7 +317,6 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
   eventually has_workers 1
   eventually is_called "$(living "$master")" forkd-0
 }
-is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
 
 @test "a worker that is still loading when it is asked to end begins no task" {
   run_forkd -n 2 "$BIN/ctor_slow.so:steady"
