@@ -126,10 +126,11 @@ load helper
 @test "an extra worker that is sent a signal while it loads the code has tried nothing: another one does" {
   start_one
   eventually runs 1 1
-  deploy ctor_slow
+  deploy ctor_waits
   signal HUP
   first=$(pid_of 1024)
   kill -HUP "$first"
+  touch go
   eventually logged "info: worker 1024 (pid $first) exited with status 0"
   eventually logged "reload succeeded"
   logged_times 0 "reload failed"

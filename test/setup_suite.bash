@@ -35,6 +35,7 @@ build_all() {
   start so ctor_hang workers/constructor.cpp -DHANG
   start so ctor_files workers/constructor.cpp -DFILES
   start so ctor_slow workers/constructor.cpp -DSLOW
+  start so ctor_waits workers/constructor.cpp -DWAITS
   start so undefined workers/undefined.cpp
   start tool client
   start tool moments

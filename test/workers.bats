@@ -319,9 +319,13 @@ has_only_null_open() { [ "$(readlink "/proc/$1/fd/2")" = /dev/null ]; }
 }
 
 @test "a worker that is still loading when it is asked to end begins no task" {
-  run_forkd -n 2 "$BIN/ctor_slow.so:steady"
+  run_forkd -l debug -n 2 "$BIN/ctor_waits.so:steady"
   eventually has_workers 2
-  stops_with 0
+  signal TERM
+  eventually logged_times 2 "is asked to end"
+  eventually is_state "$master" S
+  touch go
+  ends_with 0
   logged_times 2 "exited with status 0"
   never printed .
 }

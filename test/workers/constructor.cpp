@@ -1,5 +1,5 @@
-// Code that does harm while it is loaded: it crashes, exits, never comes back, is slow, or takes all
-// descriptors for its own.
+// Code that does harm while it is loaded: it crashes, exits, never comes back, is slow, waits for a
+// file named go, or takes all descriptors for its own.
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +17,8 @@ static int files[6];
   for (;;) pause();
 #elif defined SLOW
   usleep(800000);
+#elif defined WAITS
+  while (access("go", F_OK) != 0) usleep(1000);
 #elif defined FILES
   for (int fd = 3; fd < 64; fd++) close(fd);
   for (int& fd : files) fd = open("/", O_RDONLY);
