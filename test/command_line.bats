@@ -192,7 +192,7 @@ bats_require_minimum_version 1.5.0
 }
 
 @test "seconds may have a fraction" {
-  run_forkd -g 0.25 -t .5 "$W:steady"
+  run_forkd -g 4.25 -t 4.5 "$W:steady"
   eventually logged "worker 0 (pid [0-9]*) started"
   stops_with 0
 }

@@ -45,7 +45,7 @@ load helper
   eventually is_called "$(living "$master")" sleep
   logged_times 1 started
 }
-# Several tries, for it is over in half a second.
+# Several tries, for it is over in half a second. Until then all signals are blocked.
 signalled_in_time() {
   rm -f log
   strace -f -o trace -e trace=prctl -e inject=prctl:delay_enter=500000:when=1 \
@@ -53,8 +53,10 @@ signalled_in_time() {
   tracer=$!
   eventually logged "worker 0 (pid [0-9]*) started"
   master=$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)
-  kill -USR1 "$(pid_of 0)" && kill -USR2 "$(pid_of 0)" && is_called "$(pid_of 0)" forkd
+  worker=$(pid_of 0)
+  kill -USR1 "$worker" && kill -USR2 "$worker" && is_pending USR1 && is_pending USR2
 }
+is_pending() { [ $(($(mask ShdPnd "/proc/$worker/status") >> ($(kill -l "$1") - 1) & 1)) -eq 1 ]; }
 
 @test "a command leads its process group from the start, whoever of master and command is slow" {
   command -v strace >/dev/null || skip "no strace"

@@ -304,7 +304,7 @@ all_gone() {
 @test "an orphan that ignores TERM is killed with the namespace, and the status stays 0" {
   make_roots glibc musl
   each add_workers
-  each run_init bare -g 0.5 ./workers.so:leaves_stubborn_orphan
+  each run_init bare -g 2 ./workers.so:leaves_stubborn_orphan
   each eventually is_up
   each eventually printed stubborn
   each remember_orphan

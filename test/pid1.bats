@@ -109,7 +109,7 @@ is_echo() {
 }
 
 @test "as PID 1 it waits for a stubborn orphan no longer than the grace period" {
-  run_as_init -g 0.3 "$W:leaves_stubborn_orphan"
+  run_as_init -g 2 "$W:leaves_stubborn_orphan"
   eventually printed stubborn
   signal TERM
   init_ends_with 0

@@ -47,9 +47,8 @@ ready() { [ "$(grep -c "^ready $1" tally)" -ge "$2" ]; }
   eventually logged "reload complete"
   eventually ready 2 17
   stays_at 13 16
-  # Four at a time are four rounds, not sixteen: each takes as long as the code needs to set itself up.
-  took=$(sed -n 's/.*reload complete after \([0-9]*\).*/\1/p' log)
-  [ "$took" -lt 5 ]
+  # Four at a time, not one: the extra worker stands in for one of them.
+  [ "$(weakest 16)" -le 14 ]
 }
 
 @test "workers that wait by the stop descriptor are let go a few at a time, the oldest first" {
@@ -167,7 +166,7 @@ END
 }
 
 @test "code that hangs while it is loaded under a number holds up nothing" {
-  start_one -n 2 -g 0.3 -w 0.5
+  start_one -n 2 -g 0.3 -w 2
   eventually runs 1 2
   deploy hang_0
   signal HUP
@@ -222,7 +221,7 @@ END
 
 @test "an old worker that never became healthy is not said to hold up the roll, a new one is" {
   deploy one
-  run_forkd -n 2 -t 1000 -g 0.3 -w 0.3 ./code.so:first_silent fail
+  run_forkd -n 2 -t 1000 -g 1 -w 1 ./code.so:first_silent fail
   eventually runs 1 2
   deploy two
   signal HUP

@@ -140,7 +140,7 @@ copy() { cp -p "$1" "$1.new" && mv "$1.new" "$1"; }
 }
 
 @test "two dropped trials that hang while they are loaded hold up no later reload" {
-  start_one -g 0.3 -w 0.5
+  start_one -g 0.3 -w 1.5
   eventually runs 1 1
   for name in ctor_hang ctor_hang two; do
     deploy $name
@@ -171,7 +171,7 @@ open_files() { ls "/proc/$master/fd" 2>/dev/null | wc -l; }
 
 @test "the worker of a dropped trial is killed for hanging without harm to the trial that is under way" {
   deploy one
-  run_forkd -t 1000 -g 0.3 -w 0.3 ./code.so:slow_start slow
+  run_forkd -t 1000 -g 0.3 -w 1.5 ./code.so:slow_start slow
   eventually runs 1 1
   deploy ctor_hang
   signal HUP

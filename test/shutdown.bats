@@ -19,14 +19,14 @@ load helper
 }
 
 @test "a worker blocked in a system call is woken up at half of the grace period" {
-  run_forkd -g 0.6 -n 2 "$W:blocked"
+  run_forkd -g 3 -n 2 "$W:blocked"
   eventually printed_times 2 blocked
   stops_with 0
   logged_times 2 "exited with status 0"
 }
 
 @test "a worker that does not yield is killed at the end of the grace period: status 3" {
-  run_forkd -g 0.2 -n 2 "$W:first_hangs"
+  run_forkd -g 1.5 -n 2 "$W:first_hangs"
   eventually printed hangs
   eventually logged "worker 1 (pid [0-9]*) started"
   stops_with 3

@@ -20,7 +20,9 @@ lint() {
 
 make forkd.h >/dev/null || exit 1
 
-lint mandoc "manual pages" mandoc -T lint -W warning man/forkd.1 man/forkd.3
+# (Which other manuals there are depends on the machine.)
+lint mandoc "manual pages" sh -c \
+  '! mandoc -T lint -W style man/forkd.1 man/forkd.3 2>&1 | grep -v -e "manual not found" -e "mandoc.db lacks"'
 lint shellcheck "scripts" shellcheck test/*.sh test/*/*.sh .ci/run
 # Bats runs each test in a subshell and sets variables that shellcheck does not know (2030, 2031,
 # 2034, 2154); that a list of pids is split into words is meant (2046, 2086, 2206, 2207); "!" (2314) stands only
