@@ -173,7 +173,7 @@ reload_fails() {
 }
 
 # mask NAME FILE: that line of a status file of /proc, as a number.
-mask() { echo "$((16#$(sed -n "s/^$1:.//p" "$2")))"; }
+mask() { echo "$((16#0$(sed -n "s/^$1:.//p" "$2" 2>/dev/null)))"; }
 
 # signal SIGNAL: to the master.
 signal() { kill -s "$1" "$master"; }
