@@ -282,10 +282,11 @@ deploy() {
 @test "a worker that becomes healthy during the shutdown makes no READY=1" {
   manager
   deafen
-  run_forkd -w 0.5 -g 1000 "$W:never_yields"
-  eventually logged started
+  touch slow
+  run_forkd -w 2 -g 1000 "$BIN/one.so:slow_start" "$PWD/slow"
+  eventually printed "^slow 0"
   signal TERM
-  eventually lived "$(pid_of 0)" 2
+  eventually lived "$(pid_of 0)" 4
   hear
   eventually heard STOPPING=1
   heard_times 0 READY=1

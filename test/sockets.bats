@@ -374,7 +374,7 @@ leave_stale() {
   eventually answers "$1"
   workers=$(living "$master")
   kill -KILL "$master" $workers
-  for worker in $workers; do eventually gone_or_zombie "$worker"; done
+  for pid in "$master" $workers; do eventually gone_or_zombie "$pid"; done
   [ -S "$1" ]
 }
 
