@@ -282,10 +282,7 @@ without_v6() {
   command -v strace >/dev/null || skip "no strace"
   for calls in unlink,unlinkat listen; do
     rm -f ./path log log2
-    run_forkd -b ./path "$HTTPD:run"
-    eventually answers ./path
-    kill -KILL "$master" $(living "$master")
-    [ -S path ]
+    leave_stale ./path
     for log in log log2; do
       strace -o trace -e trace="$calls" -e inject="$calls:delay_enter=300000" \
         "$FORKD" -b ./path "$HTTPD:run" >>out 2>>$log 3>&- &
