@@ -103,7 +103,7 @@ run_traced() {
   run_application grace -1
   for_ever=$master
   run_application grace 0
-  eventually logged_times 4 "started"
+  eventually printed_times 4 hangs
   # The one that might end sooner is asked first.
   kill -TERM "$for_ever"
   eventually logged_times 1 "shutting down"

@@ -12,7 +12,7 @@ setup_file() {
   pool stopped -t 0.2 "$BIN/workers.so:ignores_abort"
   pool shrunk -t 0.2 -n 2 "$BIN/workers.so:second_ignores_abort"
   pool patient -g 0 "$BIN/workers.so:hangs"
-  (cd patient && eventually logged started) || return
+  (cd patient && eventually printed hangs) || return
   kill -TERM "$(cat patient/pid)"
   for name in plain stopped shrunk; do
     (cd $name && eventually logged "is aborted") || return

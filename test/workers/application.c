@@ -60,6 +60,7 @@ static int hangs(int argc, char **argv) {
   (void)argc;
   (void)argv;
   forkd_yield();
+  dprintf(1, "hangs\n");
   while (pause() != 0) {
   }
   return 0;
