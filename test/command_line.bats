@@ -178,7 +178,7 @@ bats_require_minimum_version 1.5.0
     refused "'false' is a command" -t "$seconds" false
   done
   run_forkd -g 0.0001 "$W:hangs"
-  eventually has_workers 1
+  eventually printed hangs
   stops_with 3
 }
 
@@ -218,6 +218,7 @@ bats_require_minimum_version 1.5.0
     warm_ups="$master $warm_ups"
   done
   eventually logged_times 6 "started$"
+  eventually printed_times 3 hangs
   for pid in $graces; do terms="$pid ${terms:-}"; done
   for pid in $warm_ups; do hups="$pid ${hups:-}"; done
   kill -TERM $terms

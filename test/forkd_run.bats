@@ -70,7 +70,7 @@ run_traced() {
   ends_with 1
   : >log
   run_application hangs
-  eventually logged_times 2 started
+  eventually printed_times 2 hangs
   stops_with 3
 }
 
