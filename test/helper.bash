@@ -121,7 +121,7 @@ printed_times() { [ "$(grep -c -e "$2" out)" -ge "$1" ]; }
 printed_lines() { [ "$(wc -l <out)" -ge "$1" ]; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 is_called() { [ "$(ps -o comm= -p "$1")" = "$2" ]; }
-# lived PID SECONDS: whether it has run for so long; for less than an hour.
+# lived PID SECONDS: whether it has run for that long (at most an hour).
 lived() {
   ps -o etime= -p "$1" | awk -F: -v least="$2" '
     $(NF - 1) * 60 + $NF >= least { found = 1 } END { exit !found }'

@@ -40,15 +40,15 @@ load helper
 
 @test "a pool that is frozen again and again loses nobody whose tasks take less than the timeout" {
   # SIGSTOP for all at once stands for the freezer of a cgroup.
-  run_forkd -t 1 -n 2 "$W:long_tasks" 600
+  run_forkd -t 2 -n 2 "$W:long_tasks" 1800
   eventually has_workers 2
   before=$(living "$master" | sort)
-  for round in 1 2 3 4; do
+  for round in 1 2 3; do
     kill -STOP "$master" $before
     background sleep 1
     wait "$background"
     kill -CONT "$master" $before
-    background sleep 0.7
+    background sleep 2
     wait "$background"
   done
   never logged aborted
