@@ -57,7 +57,6 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -68,22 +67,17 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
-// FORKD_PORTABLE leaves out what only Linux has, so that the tests on Linux can run the code that
-// other systems get.
+// There are two kinds of system: Linux and POSIX. FORKD_PORTABLE makes Linux a POSIX system, so
+// that the tests can run there what the others get.
 #if defined __linux__ && !defined FORKD_PORTABLE
 #define FORKD_LINUX
 #include <sys/prctl.h>
-#elif defined __FreeBSD__
-#include <sys/procctl.h>
-#elif defined __APPLE__
-#define st_mtim st_mtimespec
 #endif
 
 extern "C" char** environ;  // not every system declares it
@@ -563,9 +557,58 @@ void reset_getopt() {
 #endif
 }
 
+#ifdef FORKD_LINUX
+
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
+bool open_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0; }
+
+// Opens the file behind standard error again, with flags of its own. -1 if that cannot be done.
+int reopen_standard_error() {
+  return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
+// The name of a worker's process in ps(1), the kernel's log and core files. The master formats it.
+char process_name[32];
+
+void format_process_name(const char* program, int number) {
+  char suffix[16];
+  const int length = snprintf(suffix, sizeof suffix, "-%d", number);
+  // PR_SET_NAME keeps 15 bytes, prctl(2).
+  snprintf(process_name, sizeof process_name, "%.*s%s", 15 - length,
+           program ? program : program_invocation_short_name, suffix);
+}
+void name_process() { prctl(PR_SET_NAME, process_name); }
+
+// Has the kernel send TERM to this process when its parent dies. False, with errno.
+constexpr bool kernel_watches_parent = true;
+bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
+
+// The name by which a worker loads code: the path, or the name that the file has now, so that
+// $ORIGIN works, or else that of the descriptor. (Not /proc/self/fd/N: a debugger that opened that
+// would get its own descriptor N. The pid comes from /proc, not getpid(2), because /proc may show
+// another PID namespace.) Without /proc: the path. The descriptor is closed, unless it is the name.
+const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
+  const auto read_link = [&](const char* link) {
+    buffer[max(0, readlink(link, buffer, sizeof buffer - 1))] = '\0';
+  };
+  if (!leads_to(path, code.file)) {
+    char link[64], held[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
+    read_link("/proc/self");
+    snprintf(held, sizeof held, "/proc/%.32s/fd/%d", buffer, code.fd);
+    read_link(link);
+    if (leads_to(buffer, code.file))
+      path = buffer;
+    else if (leads_to(held, code.file))
+      return strcpy(buffer, held);
+  }
+  close_own(code.fd);
+  return path;
+}
+
+#else
+
 bool open_pipe(int ends[2]) {
-#if defined __APPLE__ || defined FORKD_PORTABLE
   if (pipe(ends) != 0) return false;
   if (fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0 &&
       fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0)
@@ -575,119 +618,42 @@ bool open_pipe(int ends[2]) {
   close(ends[1]);
   errno = reason;
   return false;
-#else
-  return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0;
-#endif
 }
 
-// Opens the file behind standard error again, with flags of its own. -1 if that cannot be done.
-int reopen_standard_error() {
-#ifdef FORKD_LINUX
-  return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-#else
-  return -1;  // a descriptor from /dev/fd/2 shares the flags
-#endif
-}
+int reopen_standard_error() { return -1; }  // a descriptor from /dev/fd/2 shares the flags
 
-// Whether connect(2) to a Unix socket with a full queue fails with ECONNREFUSED, as if nothing
-// listened. (On Linux it fails with EAGAIN.)
-#ifdef FORKD_LINUX
-constexpr bool full_queue_refuses = false;
-#else
-constexpr bool full_queue_refuses = true;
-#endif
+void format_process_name(const char*, int) {}
+void name_process() {}
 
-// The name of the program, and how much of the name of a process the system keeps.
-#ifdef __linux__
-const char* program_name() { return program_invocation_short_name; }
-constexpr int longest_name = 15;  // PR_SET_NAME, prctl(2)
-#else
-const char* program_name() { return getprogname(); }
-constexpr int longest_name = 63;
-#endif
+constexpr bool kernel_watches_parent = false;  // forkd_yield() looks at the parent's pid
+bool watch_parent() { return true; }
 
-// Names this process. Linux shows the name in ps(1), the kernel's log and core files, the BSDs show
-// it in ps(1). On macOS it is the name of the thread, for debuggers and crash reports.
-void name_process([[maybe_unused]] const char* name) {
-#if defined FORKD_LINUX
-  prctl(PR_SET_NAME, name);
-#elif defined __FreeBSD__ || defined __NetBSD__ || defined __OpenBSD__
-  setproctitle("-%s", name);
-#elif defined __APPLE__
-  pthread_setname_np(name);
-#endif
-}
-
-// Has the kernel send TERM to this process when its parent dies. False, with errno. Where the
-// kernel cannot do that, forkd_yield() checks the parent's pid.
-#if defined FORKD_LINUX || defined __FreeBSD__
-constexpr bool kernel_watches_parent = true;
-#else
-constexpr bool kernel_watches_parent = false;
-#endif
-bool watch_parent() {
-#if defined FORKD_LINUX
-  return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0;
-#elif defined __FreeBSD__
-  int number = SIGTERM;
-  return procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &number) == 0;
-#else
-  return true;
-#endif
-}
-
-// The current path of an open file; empty if the system does not tell.
-void find_path([[maybe_unused]] int fd, char (&path)[PATH_MAX]) {
-  path[0] = '\0';
-#if defined FORKD_LINUX
-  char link[32];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  const ssize_t length = readlink(link, path, sizeof path - 1);
-  if (length > 0) path[length] = '\0';
-#elif defined F_GETPATH  // macOS, NetBSD
-  if (fcntl(fd, F_GETPATH, path) != 0) path[0] = '\0';
-#endif
-}
-
-// RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
-constexpr int load_flags = RTLD_NOW | RTLD_GLOBAL;
-
-// Loads the file that the master holds open, when the path no longer leads to it. Where the system
-// cannot do that, loads what is at the path now. Null: see dlerror(3).
-void* load_held([[maybe_unused]] const char* path, Code& code) {
-#ifdef __FreeBSD__
-  void* library = fdlopen(code.fd, load_flags);
+const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
   close_own(code.fd);
-  return library;
-#else
-#ifdef FORKD_LINUX
-  // Not /proc/self/fd/N: a debugger that opened that would get its own descriptor N. The pid comes
-  // from /proc, not getpid(2), because /proc may show another PID namespace.
-  char pid[32] = "", name[64];
-  if (readlink("/proc/self", pid, sizeof pid - 1) > 0) {
-    snprintf(name, sizeof name, "/proc/%s/fd/%d", pid, code.fd);
-    // The descriptor stays open, for debuggers.
-    if (leads_to(name, code.file)) return dlopen(name, load_flags);
-  }
-#endif
-  close_own(code.fd);
-  return dlopen(path, load_flags);
-#endif
+  return path;
 }
+
+#endif
 
 // ---------------------------------------------------------------------------------------------
 // Log
 // ---------------------------------------------------------------------------------------------
 
 pid_t master_pid;
-pthread_t master_thread;
 
+// Workers and the caller share standard error, so forkd must not make it non-blocking. How the log is
+// written all the same, so that nothing holds the master up:
+enum class Sink {
+  File,    // never blocks; or a pipe or terminal that was opened again as `log_again`
+  Socket,  // send(2) can be told not to block
+  Pipe,    // or terminal that cannot be opened again: poll(2), then write(2)
+};
+
+Sink log_sink = Sink::File;
+bool log_is_journal = false;
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // lost, and not yet reported
 bool line_is_open = false;   // only part of the last line was written
-bool log_is_socket = false;  // standard error is a socket, as under systemd
-bool log_is_journal = false;
-bool log_may_block = false;  // no non-blocking description of it could be opened
 
 // Whether standard error is the journal's (systemd.exec(5)).
 bool is_journal(const struct stat& is) {
@@ -698,47 +664,13 @@ bool is_journal(const struct stat& is) {
   return stream && strcmp(stream, named) == 0;
 }
 
-// Workers and the caller share standard error, so forkd must not make it non-blocking; and between
-// poll(2) and write(2) a worker may fill it. So the log uses a second, non-blocking description of
-// the same pipe or terminal, or send(2). (A file never blocks.)
 void open_log() {
   struct stat is {};
   fstat(STDERR_FILENO, &is);
   log_is_journal = is_journal(is);
-  log_is_socket = S_ISSOCK(is.st_mode);
-  log_may_block = (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
-                  !keep_own(log_again, reopen_standard_error());
-}
-
-// SIGALRM must interrupt the master's write: any other thread that gets it passes it on.
-void on_alarm(int) {
-  if (!pthread_equal(pthread_self(), master_thread)) pthread_kill(master_thread, SIGALRM);
-}
-
-// Writes for at most a few milliseconds. For a pipe or terminal whose non-blocking description
-// cannot be opened: another user made the pipe or owns the terminal, or the system has no way to do
-// it. The timer repeats, since it may expire once before write(2) has begun. (It delays the
-// application's own timer by as much.)
-ssize_t write_in_time(const char* text, size_t length) {
-  pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  // macOS cannot poll terminals and /dev/null, and calls them invalid.
-  if (poll(&out, 1, 0) != 1 || !(out.revents & (POLLOUT | POLLNVAL))) return -1;
-  struct sigaction action {};
-  struct sigaction action_before;
-  action.sa_handler = on_alarm;  // without SA_RESTART
-  sigset_t alarm, mask_before;
-  sigemptyset(&alarm);
-  sigaddset(&alarm, SIGALRM);
-  const itimerval limit{.it_interval = {0, 5000}, .it_value = {0, 5000}};
-  itimerval timer_before;
-  sigaction(SIGALRM, &action, &action_before);
-  pthread_sigmask(SIG_UNBLOCK, &alarm, &mask_before);
-  setitimer(ITIMER_REAL, &limit, &timer_before);
-  const ssize_t written = write(out.fd, text, length);
-  setitimer(ITIMER_REAL, &timer_before, nullptr);
-  pthread_sigmask(SIG_SETMASK, &mask_before, nullptr);
-  sigaction(SIGALRM, &action_before, nullptr);
-  return written;
+  log_sink = S_ISSOCK(is.st_mode) ? Sink::Socket : Sink::File;
+  if ((S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) && !keep_own(log_again, reopen_standard_error()))
+    log_sink = Sink::Pipe;
 }
 
 // Prints the prefix of a line: process and level. The journal knows the process, and takes the
@@ -749,9 +681,12 @@ int print_prefix(char* text, size_t size, int level) {
 }
 
 ssize_t write_line(const char* text, size_t length) {
-  if (log_is_socket) return send(STDERR_FILENO, text, length, MSG_DONTWAIT);
-  if (log_may_block) return write_in_time(text, length);
-  return write(log_again >= 0 ? log_again : STDERR_FILENO, text, length);
+  pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  if (log_sink == Sink::Socket) return send(out.fd, text, length, MSG_DONTWAIT);
+  // macOS cannot poll terminals and /dev/null, and calls them invalid.
+  if (log_sink == Sink::Pipe && (poll(&out, 1, 0) != 1 || !(out.revents & (POLLOUT | POLLNVAL))))
+    return -1;
+  return write(log_again >= 0 ? log_again : out.fd, text, length);
 }
 
 // Logs an event. Never blocks or fails: a line that standard error does not take at once is dropped
@@ -813,50 +748,23 @@ int listen_on(const Address& address) {
   return -1;
 }
 
-bool is_refused(const Address& address, int type) {
-  const int fd = socket(AF_UNIX, type, 0);
+// Whether this is a socket file that a dead process has left: nothing listens there, so it refuses.
+bool is_stale(const Address& address) {
+  struct stat is;
+  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   if (fd < 0) return false;
   fcntl(fd, F_SETFL, O_NONBLOCK);  // a full queue must not hold forkd up
   const bool refused = connect(fd, &address.name.any, address.size) != 0 && errno == ECONNREFUSED;
   close(fd);
-  return refused;
-}
-
-// Whether this socket file was left by a dead process, so that nothing listens on it. Where a full
-// queue refuses, too, a datagram socket tells: a live stream socket fails its connect(2) with
-// EPROTOTYPE, and only a dead one with ECONNREFUSED.
-bool is_stale(const Address& address) {
-  struct stat is;
-  return lstat(address.text, &is) == 0 && S_ISSOCK(is.st_mode) &&
-         is_refused(address, SOCK_STREAM) &&
-         (!full_queue_refuses || is_refused(address, SOCK_DGRAM));
-}
-
-// Locks the directory of a socket path, so that of several masters that start at once only one
-// replaces a stale socket. Gives up after a second and goes on without the lock, because anyone may
-// lock a directory like /tmp. The caller closes the descriptor; -1 if there is none.
-int lock_directory(const char* path) {
-  char directory[sizeof(sockaddr_un)];
-  const char* slash = strrchr(path, '/');
-  snprintf(directory, sizeof directory, "%.*s", static_cast<int>(slash - path) + 1, path);
-  const int fd = open(directory, O_RDONLY | O_CLOEXEC);
-  const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};
-  for (int i = 0; fd >= 0 && i < 100 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++)
-    nanosleep(&pause, nullptr);
-  return fd;
+  return refused && lstat(address.text, &is) == 0 && S_ISSOCK(is.st_mode);
 }
 
 int listen_on_path(Address& address) {
-  const int lock = lock_directory(address.text);
   int fd = listen_on(address);
-  int reason = errno;  // is_stale() may change it
-  if (fd < 0 && reason == EADDRINUSE && is_stale(address)) {
-    unlink(address.text);
-    fd = listen_on(address);
-    reason = errno;
-  }
+  const int reason = errno;
+  if (fd < 0 && reason == EADDRINUSE && is_stale(address) && unlink(address.text) == 0)
+    return listen_on_path(address);
   if (fd >= 0) lstat(address.text, &address.file);
-  if (lock >= 0) close(lock);
   errno = reason;
   return fd;
 }
@@ -970,7 +878,6 @@ int arrived[event_count];  // how often each arrived since the master last consu
 int woken;                 // 1: a byte is in the self-pipe, or about to be
 unsigned first_stop_at;    // clock_ms() of the first INT, QUIT or TERM, cut to 32 bits; 0: none
 bool second_stop;          // another came too late to be an echo of the first
-int handling;              // threads inside count_signal()
 
 // Decides in the handler, by the time of arrival, whether an INT, QUIT or TERM is a second request:
 // the loop may be late.
@@ -980,35 +887,18 @@ void note_stop_signal() {
     atomic_store(second_stop, true);
 }
 
-// For a signal in a child that another thread of the application has just forked, before
-// leave_pool_on_fork() has run there: restores the application's action and sends the signal
-// again, to arrive when the handler returns.
-void deliver_to_child(int number) {
-  for (int i = 0; i < signal_count; i++)
-    if (signal_table[i].number == number) sigaction(number, &caller_action[i], nullptr);
-  kill(getpid(), number);
-}
-
 // The handler in the master. The counters record the signals and the byte only ends the wait, so a
 // full pipe loses nothing.
 void count_signal(int number) {
   const int saved_errno = errno;
-  if (getpid() != master_pid) {
-    deliver_to_child(number);
-    errno = saved_errno;
-    return;
-  }
-  __atomic_fetch_add(&handling, 1, __ATOMIC_SEQ_CST);
   for (const auto& entry : signal_table) {
     if (entry.number != number) continue;
     if (entry.event == OnStop) note_stop_signal();
     __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
   }
   const bool first = !__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST);
-  const int end = atomic_load(wake_write);
   // Without a pipe yet: wait_until() checks `woken` before it waits.
-  if (first && end >= 0) write_byte(end);
-  __atomic_fetch_sub(&handling, 1, __ATOMIC_SEQ_CST);
+  if (first && wake_write >= 0) write_byte(wake_write);
   errno = saved_errno;
 }
 
@@ -1033,22 +923,16 @@ bool install_handlers() {
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
 }
 
-// Registers the fork handler once for the process: in each worker the call would cost page faults.
-// (Two threads that get here at once register it twice. The second handler finds nothing to do.)
-// False, with errno.
-bool watch_forks() {
-  static bool registered = false;
-  if (atomic_load(registered)) return true;
-  errno = pthread_atfork(nullptr, nullptr, leave_pool_on_fork);
-  if (errno != 0) return false;
-  atomic_store(registered, true);
-  return true;
-}
-
 // Makes this process the master. False, with errno.
 bool become_master() {
+  // Once for the process: in each worker the call would cost page faults.
+  static bool registered = false;
+  if (const int reason = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) {
+    errno = reason;
+    return false;
+  }
+  registered = true;
   master_pid = getpid();
-  master_thread = pthread_self();
   return install_handlers();
 }
 
@@ -1347,8 +1231,7 @@ bool notify(const Census& census) {
 // The worker
 // ---------------------------------------------------------------------------------------------
 
-int running;   // 1: this process is a master, until release(), or a worker
-bool forking;  // the master is within the fork of start()
+bool running;  // this process is a master, until release(), or a worker
 
 // What this process is. All in one place, since a worker copies each page that it writes to.
 struct Self {
@@ -1418,27 +1301,19 @@ void on_request(int number) {
   errno = saved_errno;
 }
 
-// Runs in the child after every fork except start()'s. A worker's child is not a worker, and
-// an application's child is not a master. So each signal gets its earlier action back (in a
-// worker's child the default), unless the user's code has set its own handler.
+// Runs in the child after every fork. A worker's child is not a worker: each signal gets its default
+// action back, unless the user's code has set its own handler. (In start(), the parent is no worker.)
 void leave_pool_on_fork() {
-  if (!running || (forking && pthread_equal(pthread_self(), master_thread))) return;
-  for (int i = 0; i < signal_count; i++) {
-    const auto& entry = signal_table[i];
-    const auto handler = self.line ? entry.in_worker : entry.in_master;
+  if (!self.line) return;
+  for (const auto& entry : signal_table) {
     struct sigaction now;
-    if (!handler || sigaction(entry.number, nullptr, &now) != 0 || now.sa_handler != handler)
-      continue;
-    if (self.line)
+    if (entry.in_worker && sigaction(entry.number, nullptr, &now) == 0 &&
+        now.sa_handler == entry.in_worker)
       set_action(entry.number, SIG_DFL, 0);
-    else
-      sigaction(entry.number, &caller_action[i], nullptr);
   }
-  if (!self.line) close_all_own();
   if (is_own_stop_pipe()) close(self.stop_pipe[1]);
-  self = {};     // the mutex, too: another thread of the parent may have held it
-  handling = 0;  // the threads that it counted do not exist here
-  running = 0;
+  self = {};  // the mutex, too: another thread of the parent may have held it
+  running = false;
 }
 
 // Ends a process that could not become a worker, and tells the master why.
@@ -1455,35 +1330,38 @@ void leave_pool_on_fork() {
 // The worker: loading the code
 // ---------------------------------------------------------------------------------------------
 
-// A name of the file that the master holds open: the path, or else the file's current name, so that
-// $ORIGIN works. Null if it has no name left.
-const char* find_name(const char* path, const Code& code, char (&buffer)[PATH_MAX]) {
-  if (leads_to(path, code.file)) return path;
-  find_path(code.fd, buffer);
-  return leads_to(buffer, code.file) ? buffer : nullptr;
-}
+// How this process looks up names. A constructor of the code may change that.
+struct View {
+  struct stat root {}, folder {};
+  uid_t user = geteuid();
 
-// Loads the file that the master holds open, whatever is at its path now. Null: see
-// dlerror(3).
-void* load_pinned(const char* path, Code code) {
-  char buffer[PATH_MAX];
-  const char* name = find_name(path, code, buffer);
-  if (!name) return load_held(path, code);
-  close_own(code.fd);
-  void* library = dlopen(name, load_flags);
-  if (leads_to(name, code.file)) return library;
-  // Replaced meanwhile, so either of the two may have been loaded: leave it to a new process.
-  atomic_store(self.line->request, Request::End);
-  _exit(0);
-}
+  View() {
+    stat("/", &root);
+    stat(".", &folder);
+  }
+  bool operator==(const View& other) const {
+    return same_file(root, other.root) && same_file(folder, other.folder) && user == other.user;
+  }
+};
 
 // Loads the user's code. Only workers call this, never the master.
 forkd_worker* load_function(const Job& job) {
-  Code& code = &slots[self.number] == pool.reload.trial ? trial_code : pool_code;
-  const Code pinned = code;
-  code.fd = -1;
+  Code& chosen = &slots[self.number] == pool.reload.trial ? trial_code : pool_code;
+  Code code = chosen;
+  chosen.fd = -1;
   close_all_own();  // before dlopen: a constructor may close every descriptor and reuse the numbers
-  void* library = load_pinned(job.path, pinned);
+  char buffer[PATH_MAX];
+  const char* name = find_name(job.path, code, buffer);
+  const bool leads = code.fd < 0 && leads_to(name, code.file);
+  const View before;
+  // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
+  void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
+  // If the file was replaced meanwhile, either of the two may have been loaded: leave it to a new
+  // process. But if names lead elsewhere because of a constructor, that says nothing about the file.
+  if (leads && !leads_to(name, code.file) && before == View{}) {
+    atomic_store(self.line->request, Request::End);
+    _exit(0);
+  }
   if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
   void* function = dlsym(library, job.symbol);
   if (!function)
@@ -1513,39 +1391,37 @@ void set_signals(bool is_command) {
 // costs about 2 us, of a start that takes 90.
 char number_variable[sizeof "FORKD_WORKER=" + 10];
 char pid_variable[sizeof "LISTEN_PID=" + 10];
-char process_name[64];      // of a function worker
-char** worker_environment;  // the list, and behind it the texts; made once
+char** caller_environment;  // the list, as before the pool
+char** worker_environment;  // the list that master and workers use
 
-// Copies the environment, since another thread may call setenv(3) later. Leaves out NOTIFY_SOCKET:
-// workers must not speak for the master. False, with errno: no memory.
+// Makes the list of the workers' environment: that of the caller, but with the variables above, and
+// without NOTIFY_SOCKET, since workers must not speak for the master. False, with errno: no memory.
 bool make_environment() {
-  size_t count = 0, size = 0;
-  for (char** variable = environ; variable && *variable; variable++, count++)
-    size += strlen(*variable) + 1;
-  const size_t list = (count + 3) * sizeof *environ;
-  worker_environment = static_cast<char**>(malloc(list + size));
-  if (!worker_environment) return false;
-  char** end = worker_environment;
-  char* text = reinterpret_cast<char*>(worker_environment) + list;
+  size_t count = 0;
+  while (environ && environ[count]) count++;
+  char** end = worker_environment = static_cast<char**>(calloc(count + 3, sizeof *environ));
+  if (!end) return false;
   for (size_t i = 0; i < count; i++)
     if (strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0 &&
-        strncmp(environ[i], "FORKD_WORKER=", 13) != 0) {
-      *end++ = strcpy(text, environ[i]);
-      text += strlen(text) + 1;
-    }
+        strncmp(environ[i], "FORKD_WORKER=", 13) != 0)
+      *end++ = environ[i];
   *end++ = number_variable;
-  if (socket_count > 0) *end++ = pid_variable;
-  *end = nullptr;
+  if (socket_count > 0) *end = pid_variable;
+  caller_environment = environ;
+  environ = worker_environment;
   return true;
+}
+
+void restore_environment() {
+  if (worker_environment) environ = caller_environment;
+  free(worker_environment);
+  worker_environment = nullptr;
 }
 
 // Formats what differs for the worker with that number, all but its pid.
 void format_identity(int number) {
-  char suffix[16];
-  const int length = snprintf(suffix, sizeof suffix, "-%d", number);
   snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number);
-  const char* program = pool.job.function ? program_name() : "forkd";
-  snprintf(process_name, sizeof process_name, "%.*s%s", longest_name - length, program, suffix);
+  format_process_name(pool.job.function ? nullptr : "forkd", number);
 }
 
 // Executes the command. If that fails, tells the master why.
@@ -1565,7 +1441,7 @@ void format_identity(int number) {
 
 // The child's part of start(). All signals are blocked.
 [[noreturn]] void become_worker(int number) {
-  // Anew: the application may have its own stop descriptor, and another thread may hold the mutex.
+  // Anew: the application may have a stop descriptor of its own.
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
   // Watch, then check: if the master died before watch_parent(), no signal will come. The check is
   // for its pid, since a parent of 1 proves nothing when the master is 1 (prctl(2), getppid(2)).
@@ -1575,12 +1451,11 @@ void format_identity(int number) {
     fail_to_start("the master is not in the PID namespace of its workers (unshare needs --fork)");
   if (parent != master_pid) _exit(0);
   if (socket_count > 0) snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", self.pid);
-  environ = worker_environment;
   const Job& job = pool.job;
   if (job.is_command()) {
     setpgid(0, 0);
   } else {
-    name_process(process_name);
+    name_process();
     if (job.function) reset_getopt();  // the application's; main() has reset the tool's
   }
   set_signals(job.is_command());
@@ -1619,9 +1494,7 @@ bool start(Slot& slot) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  forking = true;
   const pid_t pid = fork();
-  forking = false;
   if (pid == 0) become_worker(number_of(slot));
   const int reason = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -1958,10 +1831,6 @@ void look(Ms now) {
 // The master: reap
 // ---------------------------------------------------------------------------------------------
 
-// Stands for the unknown status of a worker that the application has reaped. It is the status of a
-// stopped process, which waitpid(2) never gives here: WIFEXITED and WIFSIGNALED are both false.
-constexpr int lost_status = SIGSTOP << 8 | 0x7f;
-
 // Describes how a worker's process has ended, or why it did not start.
 void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t size) {
   if (atomic_load(line_of(slot).phase) == Phase::Failed)
@@ -1969,9 +1838,6 @@ void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t siz
              shared->start_error[number_of(slot)]);
   else if (WIFEXITED(status))
     snprintf(text, size, "exited with status %d after %s s", WEXITSTATUS(status),
-             seconds(lived).text);
-  else if (status == lost_status)
-    snprintf(text, size, "has ended after %s s or less, and the application has reaped it",
              seconds(lived).text);
   else
     snprintf(text, size, "was ended by signal %d (%s)%s after %s s", WTERMSIG(status),
@@ -2031,7 +1897,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
     pool.shutdown.status = exit_killed;
 
   if (&slot == pool.reload.trial && was_healthy) begin_roll(now);
-  const Ms due = count_failure(slot, succeeded || status == lost_status, was_healthy, now);
+  const Ms due = count_failure(slot, succeeded, was_healthy, now);
   // Asked to end while loading, or its file was replaced meanwhile: this process has not tried the
   // code. The next one will.
   const bool tried_nothing =
@@ -2046,34 +1912,36 @@ void worker_ended(Slot& slot, int status, Ms now) {
   if (pool.reload.trial_waits) begin_trial(now);
 }
 
-// Reaps all workers that have ended: one SIGCHLD may stand for several deaths.
+// Reaps a worker if it has ended.
+void reap_worker(Slot& slot, Ms now) {
+  int status;
+  pid_t pid;
+  while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) {
+  }
+  if (pid > 0) worker_ended(slot, status, now);
+}
+
+// Reaps all children that have ended: one SIGCHLD may stand for several deaths.
 void reap(Ms now) {
   for (;;) {
     siginfo_t first{};
     if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == EINTR) continue;
     const pid_t pid = first.si_pid;
-    if (pid == 0 && !pool.job.function) return;  // no other child has ended
-    Slot* slot = pid > 0 ? slot_of(pid) : nullptr;
+    if (pid == 0) return;  // no other child has ended
+    Slot* slot = slot_of(pid);
     // A child without a slot is an orphan that this process inherited, or the application's own.
-    if (pid == 0 || (!slot && !pool.reaps_all)) break;
-    if (slot && pool.job.is_command()) {
-      // Ends what is left of its group. No other group can have the number until the leader is
-      // reaped.
-      terminate(-pid);
-    }
-    int status;
-    if (waitpid(pid, &status, WNOHANG) == pid && slot) worker_ended(*slot, status, now);
+    if (!slot && !pool.reaps_all) break;
+    // Ends what is left of a command's group. No other group can have the number until the leader
+    // is reaped.
+    if (slot && pool.job.is_command()) terminate(-pid);
+    if (slot)
+      reap_worker(*slot, now);
+    else
+      waitpid(pid, nullptr, WNOHANG);
   }
-  // Ask for each worker: waitid() may have stopped at a dead child of the application, or the
-  // application has reaped a worker itself. A death that is missed would leave the pool too small.
+  // A dead child that is the application's hides those behind it.
   for (Slot& slot : slots)
-    if (slot.pid > 0) {
-      int status = lost_status;
-      pid_t pid;
-      while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) {
-      }
-      if (pid > 0 || (pid < 0 && errno == ECHILD)) worker_ended(slot, status, now);
-    }
+    if (slot.pid > 0) reap_worker(slot, now);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -2257,17 +2125,11 @@ const char* acquire() {
 
 // Releases what acquire() and begin_pool() have acquired.
 void release() {
-  // A handler in another thread may be about to write into the pipe, and the number may be reused.
-  const int wake = wake_write;
-  atomic_store(wake_write, -1);
-  while (atomic_load(handling) > 0) sched_yield();
-  if (wake >= 0) close(wake);
   close_all_own();
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
-  free(worker_environment);
-  worker_environment = nullptr;
-  atomic_store(running, 0);
+  restore_environment();
+  running = false;
 }
 
 // Prepares the pool and schedules its workers. False on failure, already logged.
@@ -2281,11 +2143,11 @@ bool begin_pool(const Job& job, const Options& options) {
     if (slot.started) slot = {};  // the others are untouched: writing would map their pages
   log_level = options.log_level;
   open_log();
+  open_notify();
   if (const char* missing = acquire()) {
     log_event(LOG_CRIT, "cannot make %s: %s", missing, strerror(errno));
     return false;
   }
-  open_notify();
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
     if (errno == ENOENT && !strchr(job.spec, '/'))
@@ -2373,23 +2235,16 @@ int forkd_worker_number() { return self.number; }
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* given) {
   static char* no_arguments[] = {nullptr};
   Options options;
-  if (!function || argc < 0 || (argc > 0 && !argv) || (given && !convert(*given, options))) {
+  if (running || !function || argc < 0 || (argc > 0 && !argv) ||
+      (given && !convert(*given, options))) {
     errno = EINVAL;
     return -1;
   }
-  // Before `running` is set, or a child that another thread forks in between would keep that.
-  if (!watch_forks()) return -1;
-  if (__atomic_exchange_n(&running, 1, __ATOMIC_SEQ_CST)) {
-    errno = EINVAL;
-    return -1;
-  }
-  for (int& count : arrived) atomic_store(count, 0);
+  for (int& count : arrived) count = 0;
   first_stop_at = 0;
   second_stop = false;
-  if (!become_master()) {
-    atomic_store(running, 0);
-    return -1;
-  }
+  if (!become_master()) return -1;
+  running = true;
   fflush(nullptr);  // or every worker would write the buffered output again
   // Gives back what was read ahead, or a worker's exit(3) would move the shared offset (POSIX,
   // fflush).
@@ -2407,7 +2262,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
 // Weak, so that an application that links this file can have its own main.
 [[gnu::weak]] int main(int argc, char** argv) {
   // Before anything else: the kernel drops a signal to PID 1 that has no handler.
-  if (!watch_forks() || !become_master()) {
+  if (!become_master()) {
     fprintf(stderr, "forkd: cannot handle signals: %s\n", strerror(errno));
     return exit_failed;
   }
@@ -2418,7 +2273,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
                 job.spec);
   reset_getopt();  // once for all workers: in each it would cost a page fault
   keep_standard_descriptors();
-  running = 1;
+  running = true;
   const int status = open_sockets() ? run_pool(job, options) : exit_failed;
   remove_socket_files();
   if (getpid() == 1) end_leftovers(options.grace);
