@@ -117,7 +117,8 @@ struct forkd_options {
   double grace;    /* seconds a shutdown may take before SIGKILL; 0: 8; negative: for ever */
   double timeout;  /* replace a worker that has not yielded for this many seconds; 0: never */
   double warm_up;  /* seconds a worker may take to set itself up; 0: 8; negative: EINVAL */
-  int log_level;   /* LOG_CRIT, _ERR, _WARNING, _INFO or _DEBUG of <syslog.h>; 0: LOG_INFO */
+  double canary; /* at a reload, seconds that new code has to stay healthy in its trial; 0: none */
+  int log_level; /* LOG_CRIT, _ERR, _WARNING, _INFO or _DEBUG of <syslog.h>; 0: LOG_INFO */
 };
 
 /* Makes the caller the master: runs a pool of workers until it has ended, and returns the exit
@@ -147,19 +148,19 @@ constexpr Ms never = LLONG_MAX;
 constexpr Ms start_interval = 100;  // between two starts of one worker number
 constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
-constexpr Ms proof_of_life = 1000;    // a healthy worker that has lived this long has not failed
+constexpr Ms proof_of_life = 1000;    // from the first yield until a worker is healthy
 constexpr Ms second_signal = 100;     // a stop signal this much later is a second one, not an echo
 constexpr Ms nudge_interval = 1000;   // between two SIGTERMs to a worker that is late at shutdown
-constexpr Ms abort_tick = 1000;       // the master counts these after SIGABRT
-constexpr int ticks_until_kill = 8;   // after this many it sends SIGKILL
 constexpr Ms leftover_interval = 50;  // as PID 1, between two checks that the namespace is empty
 constexpr Ms shortest_watch = 10;     // between two checks of a worker that is not healthy yet
 constexpr Ms longest_watch = 200;
-constexpr Ms exec_time = 100;        // if execve(2) fails, it fails within this time
-constexpr Ms pause_slack = 100;      // on a busy machine a wakeup may be this late
-constexpr Ms roll_interval = 1000;   // between two looks while a roll waits for yields alone
-constexpr Ms resend_interval = 100;  // while the queue of the service manager is full
-constexpr int stall_after = 2;       // failures in a row until the log calls a roll stalled
+constexpr Ms exec_time = 100;           // if execve(2) fails, it fails within this time
+constexpr Ms pause_slack = 10;          // a wakeup this late is no pause
+constexpr Ms roll_interval = 1000;      // between two looks while a roll waits for yields alone
+constexpr Ms shutdown_interval = 1000;  // between two looks in a shutdown
+constexpr Ms longest_turn = 20;         // of the loop, while there are more workers to start
+constexpr Ms resend_interval = 100;     // while the queue of the service manager is full
+constexpr int turn_after = 2;           // failures in a row under a number until a roll goes back
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
 
 constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
@@ -194,24 +195,21 @@ bool atomic_replace(T& at, T expected, T desired) {
                                    __ATOMIC_SEQ_CST);
 }
 
-Ms clock_ms() {
+Ms monotonic_ms() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
 }
 
+// The master's clock. It stands still while nothing could run (a frozen container), see
+// wait_until(): so a pause uses up no deadline.
+Ms paused;  // for how long it has stood still
+Ms clock_ms() { return monotonic_ms() - paused; }
+
 Ms max(Ms a, Ms b) { return a > b ? a : b; }
 Ms min(Ms a, Ms b) { return a < b ? a : b; }
 
-// A time as a text: seconds(1500).text is "1.500".
-struct Text {
-  char text[32];
-};
-Text seconds(Ms ms) {
-  Text result;
-  snprintf(result.text, sizeof result.text, "%lld.%03lld", ms / 1000, ms % 1000);
-  return result;
-}
+double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
 
 // ---------------------------------------------------------------------------------------------
 // Options
@@ -239,6 +237,7 @@ struct Options {
   Ms grace = 8000;           // how long a shutdown may take before SIGKILL; 0: for ever
   Ms timeout = 0;            // how long a worker may go without a yield; 0: for ever
   Ms warm_up = 8000;         // how long a worker may take to set itself up
+  Ms canary = 0;             // how long new code has to stay healthy in its trial
   int log_level = LOG_INFO;  // the least important level that is logged, as in syslog(3)
 };
 
@@ -286,6 +285,15 @@ constexpr const char* usage_text =
 // ---------------------------------------------------------------------------------------------
 // The command line
 // ---------------------------------------------------------------------------------------------
+
+// Copies as much of a text as there is room for, and no part of a UTF-8 character.
+void copy_text(char* to, size_t size, const char* from) {
+  size_t length = strlen(from);
+  if (length >= size)
+    for (length = size - 1; length > 0 && (from[length] & 0xc0) == 0x80;) length--;
+  memcpy(to, from, length);
+  to[length] = '\0';
+}
 
 // Replaces control characters, which would break a log line. Returns the end of the text.
 char* make_printable(char* text) {
@@ -401,6 +409,7 @@ Options parse_options(int argc, char** argv) {
   constexpr int long_values = 256;  // added to the letter: tells a long option from a short one
   static const option long_options[] = {
       {"bind", required_argument, nullptr, long_values + 'b'},
+      {"canary", required_argument, nullptr, long_values + 'c'},
       {"grace", required_argument, nullptr, long_values + 'g'},
       {"help", no_argument, nullptr, long_values + 'h'},
       {"log-level", required_argument, nullptr, long_values + 'l'},
@@ -413,12 +422,13 @@ Options parse_options(int argc, char** argv) {
   Options options;
   opterr = 0;
   // '+': options end at the first operand. ':': a missing argument is reported as ':', not as '?'.
-  for (int c; (c = getopt_long(argc, argv, "+:b:g:hl:n:t:Vw:", long_options, nullptr)) != -1;)
+  for (int c; (c = getopt_long(argc, argv, "+:b:c:g:hl:n:t:Vw:", long_options, nullptr)) != -1;)
     switch (c >= long_values ? c - long_values : c) {
     case 'b':
       if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
       addresses[address_count++] = parse_address(optarg);
       break;
+    case 'c': options.canary = parse_seconds("canary time", optarg); break;
     case 'g': options.grace = parse_seconds("grace period", optarg); break;
     case 'h': print_and_exit("%s", usage_text);
     case 'l': options.log_level = parse_level(optarg); break;
@@ -439,11 +449,13 @@ Options parse_options(int argc, char** argv) {
 // Converts the options of forkd_run. False: one is out of range.
 bool convert(const forkd_options& given, Options& options) {
   if (!(given.grace <= longest_seconds && given.timeout >= 0 && given.timeout <= longest_seconds &&
-        given.warm_up >= 0 && given.warm_up <= longest_seconds))
+        given.warm_up >= 0 && given.warm_up <= longest_seconds && given.canary >= 0 &&
+        given.canary <= longest_seconds))
     return false;
   if (given.num_workers != 0) options.workers = given.num_workers;
   if (given.grace != 0) options.grace = to_ms(given.grace);
   options.timeout = to_ms(given.timeout);
+  options.canary = to_ms(given.canary);
   if (given.warm_up != 0) options.warm_up = to_ms(given.warm_up);
   if (given.log_level != 0) options.log_level = given.log_level;
   return options.workers >= 1 && options.workers <= max_workers && options.log_level >= LOG_CRIT &&
@@ -480,19 +492,22 @@ Job parse_job(int argc, char** argv) {
 
 // The shared object that workers load: the file, which the master keeps open.
 struct Code {
+  int number = 0;  // each trial's is a new one
   int fd = -1;
   struct stat file {};
 };
 
 Code pool_code;   // what the pool runs
 Code trial_code;  // what a reload tries
+Code old_code;    // during a roll: what the pool ran before it
 
 // The descriptors that the master needs for itself; -1: not open. Workers close them all,
 // except the code's if it can only be loaded by descriptor.
 int wake_read = -1, wake_write = -1;  // the self-pipe
 int log_again = -1;                   // a non-blocking description of standard error
 int notify_fd = -1;                   // the socket for messages to the service manager
-int* const own[] = {&wake_read, &wake_write, &log_again, &notify_fd, &pool_code.fd, &trial_code.fd};
+int* const own[] = {&wake_read,    &wake_write,    &log_again,  &notify_fd,
+                    &pool_code.fd, &trial_code.fd, &old_code.fd};
 
 int socket_count;  // the workers' sockets, from first_socket on
 
@@ -641,8 +656,8 @@ const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
 
 pid_t master_pid;
 
-// Workers and the caller share standard error, so forkd must not make it non-blocking. How the log is
-// written all the same, so that nothing holds the master up:
+// Workers and the caller share standard error, so forkd must not make it non-blocking. How the log
+// is written all the same, so that nothing holds the master up:
 enum class Sink {
   File,    // never blocks; or a pipe or terminal that was opened again as `log_again`
   Socket,  // send(2) can be told not to block
@@ -669,7 +684,8 @@ void open_log() {
   fstat(STDERR_FILENO, &is);
   log_is_journal = is_journal(is);
   log_sink = S_ISSOCK(is.st_mode) ? Sink::Socket : Sink::File;
-  if ((S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) && !keep_own(log_again, reopen_standard_error()))
+  if ((S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
+      !keep_own(log_again, reopen_standard_error()))
     log_sink = Sink::Pipe;
 }
 
@@ -876,13 +892,13 @@ sigset_t caller_mask;
 
 int arrived[event_count];  // how often each arrived since the master last consumed it
 int woken;                 // 1: a byte is in the self-pipe, or about to be
-unsigned first_stop_at;    // clock_ms() of the first INT, QUIT or TERM, cut to 32 bits; 0: none
+unsigned first_stop_at;    // monotonic_ms() of the first INT, QUIT or TERM, cut to 32 bits; 0: none
 bool second_stop;          // another came too late to be an echo of the first
 
 // Decides in the handler, by the time of arrival, whether an INT, QUIT or TERM is a second request:
 // the loop may be late.
 void note_stop_signal() {
-  const unsigned at = static_cast<unsigned>(clock_ms()) | 1;  // 0 means none
+  const unsigned at = static_cast<unsigned>(monotonic_ms()) | 1;  // 0 means none
   if (!atomic_replace(first_stop_at, 0U, at) && at - atomic_load(first_stop_at) >= second_signal)
     atomic_store(second_stop, true);
 }
@@ -955,7 +971,7 @@ enum class Phase : int {
 };
 
 // What a worker is asked to do. The value only rises, except that TakingRoom falls back to
-// WhenRoom.
+// WhenRoom, and WhenRoom to None when a reload is undone.
 enum class Request : int {
   None,        // nothing: it runs the pool's code
   WhenRoom,    // it is old: end at a yield that finds room
@@ -970,11 +986,10 @@ struct alignas(64) Line {
   int has_stop_fd;       // 1: it may wait in poll(2), so a request is also sent as HUP
   Phase phase;           // written by the worker
   unsigned long yields;  // written by the worker
-  Ms loaded_at;          // written by the worker, before it sets phase to Loaded
 };
 static_assert(sizeof(Line) == 64);
 
-constexpr int extra_count = 2;  // for the extra workers of a reload, behind all numbers
+constexpr int extra_count = 8;  // for the extra workers of reloads, behind all numbers
 constexpr int slot_count = max_workers + extra_count;
 constexpr size_t start_error_size = 1024;
 
@@ -986,7 +1001,8 @@ struct Shared {
 
 Shared* shared;  // mapped by the master, inherited by the workers
 
-// The order matters: kill_all() compares states with <.
+// The states of a slot; tend() shows what leads from one to the next. The order matters: kill_all()
+// compares states with <.
 enum class State : unsigned char {
   Empty,    // no process, and none wanted
   Waiting,  // no process; one is to be started when it is due
@@ -996,35 +1012,60 @@ enum class State : unsigned char {
   Immune,   // a process that SIGKILL could not be sent to: a shutdown does not wait for it
 };
 
-// A worker number.
+// A worker number. Times are 0 until they are known.
 struct Slot {
-  State state;
-  unsigned char failures;  // in a row
-  bool brief;              // the last process returned 0, soon or with no other sign of health
-  pid_t pid;               // of the process; 0: none
-  Ms started;              // when the last process was forked
-  Ms lost;                 // pool.lost at that time
-  Ms asked_at;             // when look() first found that it had been asked to end; 0: not yet
-  Ms due;                  // Waiting: when to fork; Aborted: the next tick
-  unsigned long yields;    // with a timeout: the count of yields at the last check
-  long checks;             // Running: checks since `yields` changed, from -1; Aborted: ticks
+  State state = State::Empty;
+  unsigned char failures = 0;  // in a row
+  bool healthy = false;        // the process has been found healthy, by tend()
+  bool brief = false;          // the process before returned 0 before that, as this one may
+  int code = 0;                // the number of the code that the process runs, or ran
+  pid_t pid = 0;               // of the process; 0: none
+  Ms started = 0;              // when the last process was forked
+  Ms loaded_at = 0;            // when tend() first saw that the code was loaded
+  Ms yielded_at = 0;           // when it first saw a yield
+  Ms asked_at = 0;             // when it first saw that the process had been asked to end
+  Ms progress_at = 0;          // with a timeout: when it last saw `yields` change
+  unsigned long yields = 0;    // with a timeout: the count of yields at that time
+  Ms start_at = 0;             // Waiting: when to fork
+  Ms kill_at = 0;              // Aborted: when to kill
 };
 
 Slot slots[slot_count];
 
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
+Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
+
+// Where a code that has passed its trial leads the pool.
+enum class Roll {
+  None,     // all numbers run the pool's code
+  Forward,  // old workers are replaced, a few at a time
+  Turning,  // the new code has failed under a number. The code before is the pool's again and on
+            // trial; until it has passed, nobody is let go
+  Back,     // that has passed: the workers on the failed code are replaced, a few at a time
+  Stuck,    // there is no code to go back to: nobody is let go until the next reload
+};
+
+// How the last reload that HUP asked for is going.
+enum class Stage { None, Trial, Roll, Complete, Back, Failed };
+constexpr const char* stage_names[] = {"none", "trial", "roll", "complete", "back", "failed"};
 
 // A reload. Its extra worker first tries the new code. When that code has become the pool's, the
 // same worker helps until all numbers run it: that is the roll.
 struct Reload {
-  Slot* trial = nullptr;       // the slot of the worker that tries trial_code; null: no trial
-  bool trial_waits = false;    // a trial is to begin as soon as there is a free slot for it
-  Ms trial_since = 0;          // when HUP asked for it
-  Slot* helper = nullptr;      // the slot of the worker that helps in the roll; null: no roll
-  Ms roll_since = 0;           // when HUP asked for the code that is rolled out
-  bool told_stall = false;     // the log already says what the roll waits for
-  char outcome[256] = "none";  // of the last trial; for the service manager
+  int count = 0;              // HUPs acted on
+  Stage stage = Stage::None;  // of the last of these
+  char reason[256] = "";      // Back, Failed: why
+  Slot* trial = nullptr;      // the slot of the worker on trial; null: no trial
+  bool tries_old = false;     // that is the pool's code, to which it goes back
+  Ms trial_since = 0;         // when the trial was asked for
+  Ms passes_at = never;       // when it will have passed; never: its worker is not healthy yet
+  Roll roll = Roll::None;
+  Slot* helper = nullptr;     // the slot of the worker that helps in the roll; null: no roll
+  Ms roll_since = 0;          // when that was asked for
+  int renewed = 0;            // how many numbers had a healthy worker on the pool's code
+  Ms step_at = 0;             // when that last changed
+  bool told_waiting = false;  // the log says since then for which numbers the roll waits
 };
 
 // The end of the pool.
@@ -1045,10 +1086,7 @@ struct Pool {
   bool ever_healthy = false;  // a worker has been healthy: the master never gives up
   int fork_failures = 0;      // in a row
   Ms fork_at = 0;             // after fork failed: no new try before this
-  Ms check_at = never;        // when to check, for the timeout, which workers have yielded
-  Ms lost = 0;                // for how long the whole pool could not run (a frozen container)
-  Ms looked_at = never;       // when the numbers were last counted; never: no count is needed
-  Ms look_at = never;         // when to count them again
+  Ms look_at = 0;             // when the next turn of the loop is due
   Reload reload{};
   Shutdown shutdown{};
 } pool;
@@ -1060,33 +1098,12 @@ bool is_wanted(const Slot& slot) {
          (is_below_target(slot) || &slot == pool.reload.trial || &slot == pool.reload.helper);
 }
 
-Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
-
-// How long a worker has to run before it is healthy without a yield. A command has to outlive at
-// least the time in which its execve(2) may fail.
-Ms warm_up() {
-  return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
+// The code that a slot's next process loads.
+Code& code_for(const Slot& slot) {
+  return &slot == pool.reload.trial && !pool.reload.tries_old ? trial_code : pool_code;
 }
 
-// When a loaded worker will have run for the warm-up time; pauses of the pool do not count.
-Ms warmed_up_at(const Slot& slot) {
-  return line_of(slot).loaded_at + warm_up() + pool.lost - slot.lost;
-}
-
-// Whether a slot's process was healthy at that time: it had yielded, or had run for the warm-up
-// time. With a timeout, under which every worker has to yield, only a yield counts.
-bool is_healthy(const Slot& slot, Ms at) {
-  const Line& line = line_of(slot);
-  if (slot.pid == 0 || atomic_load(line.phase) != Phase::Loaded) return false;
-  if (relaxed_load(line.yields) > 0) return true;
-  return !pool.options.timeout && (warm_up() == 0 || at >= warmed_up_at(slot));
-}
-
-bool any_healthy(Ms now) {
-  for (const Slot& slot : slots)
-    if (is_healthy(slot, now)) return true;
-  return false;
-}
+bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
 
 // The grace period, or the default one if it has no end.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
@@ -1104,127 +1121,32 @@ bool any_alive() {
   return false;
 }
 
+void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
+
 // ---------------------------------------------------------------------------------------------
-// The service manager
+// Room: how a roll lets old workers go
 // ---------------------------------------------------------------------------------------------
 
-// The service manager, and the messages due to it. A message stays due until the queue has room.
-struct Manager {
-  sockaddr_un name{};
-  socklen_t name_size = 0;     // how many bytes of it are used
-  bool ready = false;          // all workers were healthy once: READY=1 has been sent or is due
-  bool reloading_due = false;  // RELOADING=1
-  bool ready_due = false;      // READY=1
-  bool stopping_due = false;   // STOPPING=1
-  bool stopping_told = false;  // nothing is sent after it
-  char status[512] = "";       // STATUS=, as last sent
-  Ms watchdog_interval = 0;    // between two WATCHDOG=1; 0: it asks for none
-  Ms watchdog_at = never;      // when the next one is due
-} manager;
+// In each turn the master closes the room, counts the numbers without a working process, and opens
+// as much room as is left. A worker first marks itself as TakingRoom, then takes room. This needs
+// no lock: a worker that took room before the master closed it is marked, and so counted; one that
+// marks itself later can only take room that is opened after the count. If a worker dies after it
+// took room, its number counts as vacant.
 
-// A count over the numbers below the target.
-struct Census {
-  int healthy = 0;  // healthy workers
-  int renewed = 0;  // those that run the pool's code
-  int vacant = 0;   // numbers, and the helper, without a working process
-};
+// The master's half; advance_roll() decides how much.
+void close_room() { atomic_store(shared->room, 0); }
+void open_room(int places) { atomic_store(shared->room, places); }
 
-// Reads how often the service manager wants a sign of life: twice in WATCHDOG_USEC, if that is
-// meant for this process (sd_watchdog_enabled(3)).
-void open_watchdog() {
-  const char* usec = getenv("WATCHDOG_USEC");
-  const char* pid = getenv("WATCHDOG_PID");
-  if (!usec || (pid && strtol(pid, nullptr, 10) != getpid())) return;
-  const long long interval = strtoll(usec, nullptr, 10) / 1000 / 2;
-  if (interval < 1) return;
-  manager.watchdog_interval = interval;
-  manager.watchdog_at = 0;
-}
-
-// Opens a socket for messages to NOTIFY_SOCKET: a path, or @ and a name in Linux' abstract
-// namespace.
-void open_notify() {
-  manager = {};
-  const char* path = getenv("NOTIFY_SOCKET");
-  if (!path) return;
-  const size_t length = strlen(path);
-  if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path) {
-    log_event(LOG_WARNING,
-              "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long", path);
-    return;
-  }
-  manager.name.sun_family = AF_UNIX;
-  memcpy(manager.name.sun_path, path, length);
-  if (path[0] == '@') manager.name.sun_path[0] = '\0';
-  manager.name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (!keep_own(notify_fd, socket(AF_UNIX, SOCK_DGRAM, 0)))
-    log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
-  else
-    open_watchdog();
-}
-
-void notify_reloading() {
-  manager.reloading_due = manager.ready;
-  manager.ready_due = false;  // of an earlier reload, which this one replaces
-}
-
-void notify_reloaded() { manager.ready_due = manager.ready; }
-
-void notify_stopping() {
-  manager.reloading_due = manager.ready_due = false;
-  manager.stopping_due = true;
-}
-
-// Sends a message (sd_notify(3)). Never waits. False: the queue is full.
-bool send_to_manager(const char* text) {
-  if (sendto(notify_fd, text, strlen(text), MSG_DONTWAIT,
-             reinterpret_cast<const sockaddr*>(&manager.name), manager.name_size) >= 0)
-    return true;
-  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) return false;
-  log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
-  return true;
-}
-
-void send_watchdog(Ms now) {
-  const bool sent = send_to_manager("WATCHDOG=1");
-  const Ms interval = manager.watchdog_interval;
-  manager.watchdog_at = now + (sent ? interval : min(interval, resend_interval));
-}
-
-// Tells the service manager what is due, and the status when it has changed. False: some of it must
-// be sent again.
-bool notify(const Census& census) {
-  if (notify_fd < 0 || manager.stopping_told) return true;
-  if (!manager.ready && !pool.shutdown.begun && census.healthy == pool.target)
-    manager.ready = manager.ready_due = true;
-  char renewed[48] = "";
-  if (pool.reload.helper) snprintf(renewed, sizeof renewed, ", %d on the new code", census.renewed);
-  char status[sizeof manager.status];
-  snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s", census.healthy,
-           pool.target, renewed, pool.reload.outcome);
-  make_printable(status);
-
-  const auto tell = [&](bool& due, const char* news) {
-    char text[sizeof status + 80];
-    snprintf(text, sizeof text, "%sSTATUS=%s", news, status);
-    if (due && send_to_manager(text)) {
-      due = false;
-      snprintf(manager.status, sizeof manager.status, "%s", status);
-    }
-    return !due;
-  };
-  // RELOADING=1 must carry the time, which tells reloads apart. READY=1 follows when it is over.
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  char reloading[64];
-  snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
-           t.tv_sec * 1000000LL + t.tv_nsec / 1000);
-  if (!tell(manager.reloading_due, reloading) || !tell(manager.ready_due, "READY=1\n") ||
-      !tell(manager.stopping_due, "STOPPING=1\n"))
+// The worker's half, called by forkd_yield().
+bool take_room(Request& request) {
+  int& room = shared->room;
+  if (atomic_load(room) <= 0 || !atomic_replace(request, Request::WhenRoom, Request::TakingRoom))
     return false;
-  manager.stopping_told = pool.shutdown.begun;
-  bool changed = strcmp(status, manager.status) != 0;
-  return tell(changed, "");
+  for (int places; (places = atomic_load(room)) > 0;)
+    if (atomic_replace(room, places, places - 1)) return true;
+  // No room was left. Falls back, unless it has been asked to end meanwhile.
+  atomic_replace(request, Request::TakingRoom, Request::WhenRoom);
+  return false;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1269,23 +1191,16 @@ void ask_self_to_end() {
   write_stop_byte();
 }
 
-// The slow path of forkd_yield(). An old worker takes room if there is some, and ends. It marks
-// itself as TakingRoom first, so that the master never counts it as working after it took room.
+// The slow path of forkd_yield().
 // noinline: keeps forkd_yield() short.
 [[gnu::noinline]] int answer_request() {
   Request& request = self.line->request;
-  int& room = shared->room;
-  if (atomic_load(room) > 0 && atomic_replace(request, Request::WhenRoom, Request::TakingRoom)) {
-    for (int places; (places = atomic_load(room)) > 0;)
-      if (atomic_replace(room, places, places - 1)) {
-        ask_self_to_end();
-        return 0;
-      }
-    // No room was left. Falls back, unless it has been asked to end meanwhile.
-    atomic_replace(request, Request::TakingRoom, Request::WhenRoom);
-  }
-  if (atomic_load(request) != Request::End) return 1;
-  write_stop_byte();  // the handler would do it, but its signal may be late or blocked
+  if (take_room(request))
+    ask_self_to_end();
+  else if (atomic_load(request) != Request::End)
+    return 1;
+  else
+    write_stop_byte();  // the handler would do it, but its signal may be late or blocked
   return 0;
 }
 
@@ -1301,8 +1216,9 @@ void on_request(int number) {
   errno = saved_errno;
 }
 
-// Runs in the child after every fork. A worker's child is not a worker: each signal gets its default
-// action back, unless the user's code has set its own handler. (In start(), the parent is no worker.)
+// Runs in the child after every fork. A worker's child is not a worker: each signal gets its
+// default action back, unless the user's code has set its own handler. (In start(), the parent is
+// no worker.)
 void leave_pool_on_fork() {
   if (!self.line) return;
   for (const auto& entry : signal_table) {
@@ -1332,7 +1248,8 @@ void leave_pool_on_fork() {
 
 // How this process looks up names. A constructor of the code may change that.
 struct View {
-  struct stat root {}, folder {};
+  struct stat root {
+  }, folder{};
   uid_t user = geteuid();
 
   View() {
@@ -1346,7 +1263,7 @@ struct View {
 
 // Loads the user's code. Only workers call this, never the master.
 forkd_worker* load_function(const Job& job) {
-  Code& chosen = &slots[self.number] == pool.reload.trial ? trial_code : pool_code;
+  Code& chosen = code_for(slots[self.number]);
   Code code = chosen;
   chosen.fd = -1;
   close_all_own();  // before dlopen: a constructor may close every descriptor and reuse the numbers
@@ -1357,7 +1274,8 @@ forkd_worker* load_function(const Job& job) {
   // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
   void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
   // If the file was replaced meanwhile, either of the two may have been loaded: leave it to a new
-  // process. But if names lead elsewhere because of a constructor, that says nothing about the file.
+  // process. But if names lead elsewhere because of a constructor, that says nothing about the
+  // file.
   if (leads && !leads_to(name, code.file) && before == View{}) {
     atomic_store(self.line->request, Request::End);
     _exit(0);
@@ -1463,7 +1381,6 @@ void format_identity(int number) {
   forkd_worker* function = job.path ? load_function(job) : job.function;
   // Asked to end while it was loading: begin no task.
   if (atomic_load(self.line->request) == Request::End) exit(0);
-  self.line->loaded_at = clock_ms();
   atomic_store(self.line->phase, Phase::Loaded);
   if (function) exit(function(job.argc, job.argv));
   execute(job.argv);
@@ -1479,17 +1396,19 @@ Ms backoff(int failures) { return min(first_backoff << min(failures - 1, 10), lo
 // Schedules a start, at least start_interval after the last one.
 void schedule_start(Slot& slot, Ms at) {
   slot.state = State::Waiting;
-  slot.due = slot.started ? max(at, slot.started + start_interval) : at;
+  slot.start_at = slot.started ? max(at, slot.started + start_interval) : at;
+  look_again(slot.start_at);
 }
 
 // Forks the worker. False, with errno: there is no process.
 bool start(Slot& slot) {
   line_of(slot) = {};  // before the fork: in the new process it could overwrite a request
-  slot.started = clock_ms();
-  slot.lost = pool.lost;
-  slot.asked_at = 0;
-  slot.yields = 0;
-  slot.checks = -1;
+  slot = {.state = State::Waiting,
+          .failures = slot.failures,
+          .brief = slot.brief,
+          .code = code_for(slot).number,
+          .started = clock_ms(),
+          .start_at = slot.start_at};
   format_identity(number_of(slot));
   sigset_t all, before;
   sigfillset(&all);
@@ -1537,18 +1456,17 @@ void retire(Slot& slot) {
 
 // Kills a worker (a command: its process group). A process that changed its user cannot be killed;
 // it becomes Immune, and a shutdown does not wait for it.
-void kill_worker(Slot& slot) {
+void kill_worker(Slot& slot, const char* why) {
   const bool sent = kill(slot.pid, SIGKILL) == 0;
   const int reason = errno;
   if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // the leader may have left its group
   // Ended but not reaped yet: kill(2) succeeds on Linux, and fails on macOS, NetBSD and OpenBSD.
   if (!sent && reason == ESRCH) return;
   if (sent)
-    log_event(LOG_WARNING, "worker %d (pid %d) has not ended and is killed", number_of(slot),
-              slot.pid);
+    log_event(LOG_WARNING, "worker %d (pid %d) %s and is killed", number_of(slot), slot.pid, why);
   else
-    log_event(LOG_ERR, "worker %d (pid %d) has not ended and cannot be killed: %s", number_of(slot),
-              slot.pid, strerror(reason));
+    log_event(LOG_ERR, "worker %d (pid %d) %s and cannot be killed: %s", number_of(slot), slot.pid,
+              why, strerror(reason));
   slot.state = sent ? State::Killed : State::Immune;
 }
 
@@ -1558,13 +1476,12 @@ void kill_worker(Slot& slot) {
 
 void begin_shutdown(Ms now, int status) {
   pool.reload.trial = pool.reload.helper = nullptr;
-  pool.reload.trial_waits = false;
+  pool.reload.roll = Roll::None;
   pool.shutdown = {.begun = true,
                    .since = now,
                    .nudge_at = pool.job.is_command() ? never : now + finite_grace() / 2,
                    .kill_at = pool.options.grace ? now + pool.options.grace : never,
                    .status = status};
-  notify_stopping();
   for (Slot& slot : slots) retire(slot);
 }
 
@@ -1578,34 +1495,41 @@ void nudge_all(Ms now) {
 void kill_all() {
   pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
   for (Slot& slot : slots)
-    if (slot.pid > 0 && slot.state < State::Killed) kill_worker(slot);
+    if (slot.pid > 0 && slot.state < State::Killed) kill_worker(slot, "has not ended");
 }
 
-bool all_keep_failing() {
-  for (int i = 0; i < pool.target; i++)
-    if (slots[i].failures < give_up_after) return false;
-  return true;
+// Does what is due in a shutdown. Returns when to look again: soon, since a wait that is longer
+// than a pause of the container hides it from the clock.
+Ms tend_shutdown(Ms now) {
+  if (!pool.shutdown.begun) return never;
+  if (now >= pool.shutdown.kill_at) kill_all();
+  if (now >= pool.shutdown.nudge_at) nudge_all(now);
+  return min(now + shutdown_interval, min(pool.shutdown.kill_at, pool.shutdown.nudge_at));
 }
 
 // Ends a pool that does not come up: no worker was ever healthy, and one cannot be loaded or all
 // keep failing.
 void give_up_if_hopeless(Phase phase, Ms now) {
-  if (phase != Phase::Failed && !all_keep_failing()) return;
   if (pool.ever_healthy) return;
-  if (phase != Phase::Failed)
+  if (phase != Phase::Failed) {
+    for (int i = 0; i < pool.target; i++)
+      if (slots[i].failures < give_up_after) return;
     log_event(LOG_CRIT,
               "no worker was ever healthy, and every one has failed %d times in a row: giving up",
               give_up_after);
+  }
   begin_shutdown(now, exit_failed);
 }
 
 // ---------------------------------------------------------------------------------------------
-// The master: reload
+// The master: the trial of a reload
 // ---------------------------------------------------------------------------------------------
 
 // Opens the file now at the job's path, to pin it. Null, or the reason for the failure;
 // begin_pool() recognises a missing file by errno.
 const char* pin(Code& code) {
+  static int last_number;
+  code.number = ++last_number;
   if (!pool.job.path) return nullptr;
   errno = 0;
   // O_NONBLOCK: a FIFO there must not hold the master up.
@@ -1615,27 +1539,58 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-// Whether the path still leads to that code. Always false for a command or a function in memory.
-bool is_newest(const Code& code) {
-  struct stat is;
-  return pool.job.path && stat(pool.job.path, &is) == 0 && same_file(is, code.file) &&
-         is.st_size == code.file.st_size && is.st_mtim.tv_sec == code.file.st_mtim.tv_sec &&
-         is.st_mtim.tv_nsec == code.file.st_mtim.tv_nsec;
+// The code to which the pool goes back becomes the pool's, and the one that has failed the other.
+void exchange_codes() {
+  const Code code = pool_code;
+  pool_code = old_code;
+  old_code = code;
 }
 
-// Ends a failed trial, which must exist. The pool is unchanged.
-[[gnu::format(printf, 1, 2)]] void reload_failed(const char* format, ...) {
+// Brings the workers in line with the pool's code, which has changed: those on another code are
+// old, and numbers that wait out a backoff start at once.
+void mark_old_workers(Ms now) {
+  for (Slot& slot : slots) {
+    slot.failures = 0;  // of another code
+    slot.brief = false;
+    if (&slot == pool.reload.trial) continue;
+    if (slot.state == State::Waiting) schedule_start(slot, now);
+    const bool old = !runs_pools_code(slot);
+    if (slot.pid > 0)
+      atomic_replace(line_of(slot).request, old ? Request::None : Request::WhenRoom,
+                     old ? Request::WhenRoom : Request::None);
+  }
+}
+
+// Forgets the trial, if there is one. Its worker ends at its next yield.
+void drop_trial() {
+  Slot* slot = pool.reload.trial;
+  pool.reload.trial = nullptr;
+  if (slot) retire(*slot);
+  close_own(trial_code.fd);
+}
+
+// The trial has failed, or could not begin. No worker is let go for that.
+[[gnu::format(printf, 1, 2)]] void trial_failed(const char* format, ...) {
   char reason[start_error_size + 128];
   va_list args;
   va_start(args, format);
   vsnprintf(reason, sizeof reason, format, args);
   va_end(args);
-  log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
-  if (pool.reload.trial->state == State::Waiting) pool.reload.trial->state = State::Empty;
-  pool.reload.trial = nullptr;
-  close_own(trial_code.fd);
-  snprintf(pool.reload.outcome, sizeof pool.reload.outcome, "failed: %.240s", reason);
-  notify_reloaded();
+  Reload& reload = pool.reload;
+  drop_trial();
+  if (!reload.tries_old) {
+    log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
+    copy_text(reload.reason, sizeof reload.reason, reason);
+    reload.stage = Stage::Failed;
+    return;
+  }
+  log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; the workers stay",
+            reason);
+  exchange_codes();
+  close_own(old_code.fd);
+  mark_old_workers(clock_ms());
+  reload.roll = Roll::Stuck;
+  if (reload.stage == Stage::Back) reload.stage = Stage::Failed;
 }
 
 Slot* free_extra_slot() {
@@ -1644,272 +1599,290 @@ Slot* free_extra_slot() {
   return nullptr;
 }
 
-// Starts a trial of the code now at the path, if there is a slot for it.
-void begin_trial(Ms now) {
+void start_trial(Slot& slot, bool tries_old, Ms now) {
   Reload& reload = pool.reload;
-  Slot* free = free_extra_slot();
-  if (!free && !reload.trial_waits) {
-    const Slot& first = slots[max_workers];
-    const Slot& busy = reload.helper == &first ? slots[max_workers + 1] : first;
-    log_event(LOG_INFO, "reload: waits for worker %d (pid %d) of an earlier reload to end",
-              number_of(busy), busy.pid);
-  }
-  reload.trial_waits = !free;
-  if (!free) return;
-  log_event(LOG_INFO, "reload: trying the new code as worker %d", number_of(*free));
-  reload.trial = free;
-  schedule_start(*free, now);
-  if (const char* reason = pin(trial_code))
-    reload_failed("cannot load %s: %s", pool.job.spec, reason);
+  log_event(LOG_INFO, "reload: trying the %s as worker %d", tries_old ? "code before" : "new code",
+            number_of(slot));
+  reload.trial = &slot;
+  reload.tries_old = tries_old;
+  reload.trial_since = now;
+  reload.passes_at = never;
+  schedule_start(slot, now);
 }
 
-// HUP: begins a trial, unless one of the same file is under way.
+// HUP: begins a trial of the code now at the path. One that is under way is dropped.
 void on_reload_signal(Ms now) {
   Reload& reload = pool.reload;
-  notify_reloading();
-  const bool under_way = reload.trial || reload.helper;
-  if (reload.trial_waits) {
-    log_event(LOG_INFO, "reload: already about to begin");
-  } else if (under_way && is_newest(reload.trial ? trial_code : pool_code)) {
-    log_event(LOG_INFO, "reload: already under way, and the file is the same");
-    if (!reload.trial) notify_reloaded();  // its trial is over
-  } else {
-    if (reload.trial) retire(*reload.trial);
-    reload.trial = nullptr;
-    reload.trial_since = now;
-    begin_trial(now);
-  }
+  if (reload.trial)
+    log_event(LOG_INFO, "reload: the trial of worker %d (pid %d) is dropped",
+              number_of(*reload.trial), reload.trial->pid);
+  drop_trial();
+  reload.count++;
+  reload.stage = Stage::Trial;
+  reload.reason[0] = '\0';
+  reload.tries_old = false;
+  const char* reason = pin(trial_code);
+  Slot* slot = free_extra_slot();
+  if (reason) return trial_failed("cannot load %s: %s", pool.job.spec, reason);
+  if (!slot) return trial_failed("every extra number has a worker of an earlier reload");
+  if (pool.job.path && same_file(trial_code.file, pool_code.file))
+    log_event(LOG_INFO, "reload: %s is the very file that the pool runs already", pool.job.path);
+  start_trial(*slot, false, now);
 }
 
-// The trial has passed: its code is the pool's from now on, and every other worker is old.
+// ---------------------------------------------------------------------------------------------
+// The master: the roll
+// ---------------------------------------------------------------------------------------------
+
+// The trial has passed: its code is the pool's from now on, and workers on another one are old.
 void begin_roll(Ms now) {
   Reload& reload = pool.reload;
-  log_event(LOG_INFO, "reload succeeded: old workers are replaced, a few at a time, as they yield");
+  log_event(
+      LOG_INFO,
+      "reload: %s has passed its trial; old workers are replaced, a few at a time, as they yield",
+      reload.tries_old ? "the code before" : "the new code");
   Slot* earlier = reload.helper;
   reload.helper = reload.trial;
   reload.trial = nullptr;
   reload.roll_since = reload.trial_since;
-  reload.told_stall = false;
-  if (pool.job.path) {
-    close_own(pool_code.fd);
+  reload.renewed = 0;
+  reload.step_at = now;
+  reload.told_waiting = false;
+  if (reload.tries_old) {
+    reload.roll = Roll::Back;
+  } else {
+    // The code to go back to is the one that has last run under all numbers.
+    if (reload.roll == Roll::Forward && old_code.fd >= 0) exchange_codes();
+    close_own(old_code.fd);
+    old_code = pool_code;
     pool_code = trial_code;
     trial_code.fd = -1;
-  }
-  for (Slot& slot : slots) {
-    slot.failures = 0;  // of the old code, which say nothing about the new one
-    slot.brief = false;
-    if (&slot == reload.helper) continue;
-    if (slot.pid > 0) atomic_replace(line_of(slot).request, Request::None, Request::WhenRoom);
-    if (slot.state == State::Waiting) schedule_start(slot, now);
+    reload.roll = Roll::Forward;
+    reload.stage = Stage::Roll;
+    mark_old_workers(now);
   }
   if (earlier) retire(*earlier);  // the new helper takes its place
-  snprintf(reload.outcome, sizeof reload.outcome, "succeeded");
-  notify_reloaded();
 }
 
 void end_roll(Ms now) {
-  const Ms took = now - pool.reload.roll_since;
-  log_event(LOG_INFO, "reload complete after %s s: every worker runs the new code",
-            seconds(took).text);
-  retire(*pool.reload.helper);
-  pool.reload.helper = nullptr;
-  if (pool.reload.trial_waits) begin_trial(now);  // the slot may be free already
+  Reload& reload = pool.reload;
+  const double took = seconds(now - reload.roll_since);
+  if (reload.roll == Roll::Forward)
+    log_event(LOG_INFO, "reload complete after %.3f s: every worker runs the new code", took);
+  if (reload.roll == Roll::Back) log_event(LOG_INFO, "back on the code before after %.3f s", took);
+  if (reload.stage == Stage::Roll) reload.stage = Stage::Complete;
+  if (reload.stage == Stage::Back) reload.stage = Stage::Failed;
+  retire(*reload.helper);
+  reload.helper = nullptr;
+  reload.roll = Roll::None;
+  close_own(old_code.fd);
 }
 
-// Logs once what holds up the roll: the new code has passed its trial, but fails under this number.
-void tell_stall(const Slot& slot, const char* what) {
-  const Slot* helper = pool.reload.helper;
-  if (!helper || pool.reload.told_stall || !(is_below_target(slot) || &slot == helper)) return;
-  pool.reload.told_stall = true;
-  log_event(LOG_ERR, "reload stands still: worker %d (pid %d) %s; the others keep their code",
-            number_of(slot), slot.pid, what);
+// The code that is rolled out has failed twice in a row under a number.
+void turn_back(const char* how) {
+  Reload& reload = pool.reload;
+  if (reload.roll != Roll::Forward && reload.roll != Roll::Back) return;
+  const bool can = reload.roll == Roll::Forward && old_code.fd >= 0;
+  log_event(LOG_ERR, "reload %s: %s; %s", can ? "failed" : "stands still", how,
+            can ? "going back to the code before" : "the workers that are left stay");
+  if (reload.stage == Stage::Roll) {
+    copy_text(reload.reason, sizeof reload.reason, how);
+    reload.stage = can ? Stage::Back : Stage::Failed;
+  } else if (reload.stage == Stage::Back) {
+    reload.stage = Stage::Failed;
+  }
+  reload.roll = can ? Roll::Turning : Roll::Stuck;
+  if (!can) return;
+  exchange_codes();
+  mark_old_workers(clock_ms());
 }
 
-void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
-
-// Whether a reload is under way, or has left a worker behind.
-bool is_reloading() {
-  for (const Slot* slot = slots + max_workers; slot < slots + slot_count; slot++)
-    if (slot->state != State::Empty) return true;
-  return false;
+// The worker on trial is healthy. The trial has passed after the time of -c, which known code does
+// not need.
+void trial_is_healthy(Ms now) {
+  Reload& reload = pool.reload;
+  if (reload.passes_at == never)
+    reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
 }
 
-// How long a worker may take to be loaded while a reload is under way.
-Ms load_limit() { return max(finite_grace(), warm_up()); }
-
-Ms load_deadline(const Slot& slot) { return slot.started + load_limit() + pool.lost - slot.lost; }
-
-// Kills a worker that hangs while it is loaded, and so would hold up the reload for ever.
-void kill_if_not_loaded(Slot& slot, Ms now) {
-  if (slot.state != State::Running || atomic_load(line_of(slot).phase) != Phase::Starting) return;
-  const Ms deadline = load_deadline(slot);
-  if (now < deadline) return look_again(deadline);
-  if (&slot == pool.reload.trial)
-    reload_failed("worker %d (pid %d) was not loaded within %s s", number_of(slot), slot.pid,
-                  seconds(load_limit()).text);
-  kill_worker(slot);
+// Begins the trial of the code before, when the pool goes back to it, and ends one that has passed.
+void tend_trial(Ms now) {
+  Reload& reload = pool.reload;
+  if (reload.roll == Roll::Turning && !reload.trial)
+    if (Slot* slot = free_extra_slot()) start_trial(*slot, true, now);
+  if (!reload.trial) return;
+  if (reload.trial->healthy) trial_is_healthy(now);
+  if (now >= reload.passes_at)
+    begin_roll(now);
+  else
+    look_again(reload.passes_at);
 }
 
-// A worker that is not healthy yet: schedules the next look, a sixteenth of its age later or when
-// it has run for the warm-up time. Reports a roll that has waited too long for it.
-void watch(const Slot& slot, Ms now) {
-  look_again(now + max(shortest_watch, min((now - slot.started) / 16, longest_watch)));
-  const Ms warmed_up = warmed_up_at(slot);
-  if (atomic_load(line_of(slot).phase) == Phase::Loaded && warmed_up > now) look_again(warmed_up);
-  if (request_to(slot) == Request::None && now >= load_deadline(slot))
-    tell_stall(slot, "does not become healthy");
+// A count over the numbers below the target.
+struct Census {
+  int healthy = 0;  // healthy workers
+  int renewed = 0;  // those that run the pool's code
+  int vacant = 0;   // numbers, and the helper, without a working process
+};
+
+// Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
+// health only when it ends: believe it from then on, as long as processes can be started.
+bool is_at_work(const Slot& slot) {
+  return slot.healthy || (slot.brief && pool.fork_failures == 0);
 }
 
-// Counts one number, or the helper.
-void count(Slot& slot, Ms now, Census& census) {
+// Whether a worker was let go, or is about to take room. One that is still there after the grace
+// period counts as at work again.
+bool is_leaving(const Slot& slot, Ms now) {
   const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-  // Code that does one task and returns 0 proves its health only when it ends. After such an end,
-  // believe that the number is at work until the next start and for the warm-up after it.
-  const Ms believed_until = slot.started + max(proof_of_life, warm_up());
-  const bool believed = slot.brief && (slot.pid == 0 || now < believed_until);
-  const bool healthy = is_healthy(slot, now) || believed;
-  if (believed && slot.pid > 0) look_again(believed_until);
-  if (slot.pid > 0 && !healthy) watch(slot, now);
-  const bool asked = request == Request::End;
-  if (asked && slot.asked_at == 0) slot.asked_at = now;
-  // An asked worker still running after the grace period counts as at work again.
-  const bool leaving = asked && now < slot.asked_at + finite_grace();
-  if (leaving && pool.reload.helper) look_again(slot.asked_at + finite_grace());
-  census.vacant += leaving || request == Request::TakingRoom || (!healthy && !asked);
-  if (&slot == pool.reload.helper) return;
-  census.healthy += healthy;
-  census.renewed += healthy && request == Request::None;
+  return request == Request::TakingRoom ||
+         (request == Request::End && (slot.asked_at == 0 || now < slot.asked_at + finite_grace()));
+}
+
+Census take_census(Ms now) {
+  Census census;
+  for (const Slot& slot : slots) {
+    if (!is_below_target(slot) && &slot != pool.reload.helper) continue;
+    const bool leaving = is_leaving(slot, now);
+    const bool lingers = !leaving && slot.pid > 0 && request_to(slot) == Request::End;
+    census.vacant += leaving || !(is_at_work(slot) || lingers);
+    if (&slot == pool.reload.helper) continue;
+    census.healthy += is_at_work(slot);
+    census.renewed += is_at_work(slot) && runs_pools_code(slot);
+  }
+  return census;
 }
 
 // The oldest of the old workers that must be asked to end, since they may not reach a yield.
 Slot* oldest_to_ask() {
   Slot* oldest = nullptr;
   for (Slot& slot : slots)
-    if (slot.pid > 0 && request_to(slot) == Request::WhenRoom &&
+    if (slot.state == State::Running && request_to(slot) == Request::WhenRoom &&
         (pool.job.is_command() || atomic_load(line_of(slot).has_stop_fd)) &&
         (!oldest || slot.started < oldest->started))
       oldest = &slot;
   return oldest;
 }
 
-// Lets old workers go while fewer than a quarter of the numbers (at least one) are vacant.
-//
-// This needs no lock. look() sets room to 0, then counts; a worker marks itself as TakingRoom, then
-// takes room. So a worker that took room before look() set it to 0 is marked and counted, and one
-// that marks itself later can only take room that is published here. If a worker dies after taking
-// room, its number counts as vacant.
-void advance_roll(const Census& census, Ms now) {
-  if (census.renewed == pool.target) return end_roll(now);
-  Ms room = max(1, pool.target / 4) - census.vacant;
-  for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
-  if (room > 0) atomic_store(shared->room, static_cast<int>(room));
-  look_again(now + roll_interval);
+// Says once for which numbers a roll waits that has made no step for the grace period.
+void tell_waiting(const Census& census, Ms now) {
+  Reload& reload = pool.reload;
+  if (census.renewed != reload.renewed) {
+    reload.renewed = census.renewed;
+    reload.step_at = now;
+    reload.told_waiting = false;
+  }
+  if (reload.told_waiting || now < reload.step_at + finite_grace()) return;
+  reload.told_waiting = true;
+  char list[200] = "";
+  size_t length = 0;
+  for (const Slot& slot : slots)
+    if (is_below_target(slot) && !(is_at_work(slot) && runs_pools_code(slot)) &&
+        length < sizeof list)
+      length += static_cast<size_t>(
+          snprintf(list + length, sizeof list - length, " %d", number_of(slot)));
+  log_event(LOG_INFO, "reload: waits for the workers with these numbers:%s", list);
 }
 
-// Looks at every number while a reload or the service manager needs it: has the trial passed, how
-// far is the roll, what is there to tell? Schedules the next look.
-void look(Ms now) {
-  Reload& reload = pool.reload;
-  if (reload.trial && is_healthy(*reload.trial, now)) begin_roll(now);
-  pool.look_at = pool.looked_at = never;
-  if (!is_reloading() && notify_fd < 0) return;
-  pool.looked_at = now;
-  atomic_store(shared->room, 0);  // before the count, see advance_roll()
-  if (is_reloading())
-    for (Slot& slot : slots) kill_if_not_loaded(slot, now);
-  Census census;
-  for (int i = 0; i < pool.target; i++) count(slots[i], now, census);
-  if (reload.trial && reload.trial->pid > 0) watch(*reload.trial, now);
-  if (reload.helper) {
-    count(*reload.helper, now, census);
-    advance_roll(census, now);
-  }
-  if (!notify(census)) look_again(now + resend_interval);
+// Lets old workers go while fewer than a quarter of the numbers (at least one) are vacant.
+void advance_roll(const Census& census, Ms now) {
+  const Reload& reload = pool.reload;
+  if (reload.roll == Roll::None || reload.roll == Roll::Turning) return;
+  if (census.renewed == pool.target) return end_roll(now);
+  if (reload.roll == Roll::Stuck) return;
+  Ms room = max(1, pool.target / 4) - census.vacant;
+  for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
+  if (room > 0) open_room(static_cast<int>(room));
+  tell_waiting(census, now);
+  look_again(now + roll_interval);
 }
 
 // ---------------------------------------------------------------------------------------------
 // The master: reap
 // ---------------------------------------------------------------------------------------------
 
-// Describes how a worker's process has ended, or why it did not start.
-void describe_end(const Slot& slot, int status, Ms lived, char* text, size_t size) {
-  if (atomic_load(line_of(slot).phase) == Phase::Failed)
-    snprintf(text, size, "could not start: %.*s", static_cast<int>(start_error_size),
+// How a worker's process has ended.
+struct End {
+  Phase phase;   // how far it had come
+  bool asked;    // it had been asked to end
+  bool is_zero;  // it ended with status 0
+  bool worked;   // it was healthy: found so, or it returned 0
+  bool failed;   // it ran the pool's code, and ended otherwise, by itself and before it was healthy
+  char text[start_error_size + 96];  // what the log says of it
+};
+
+End describe_end(const Slot& slot, int status, Ms now) {
+  End end{.phase = atomic_load(line_of(slot).phase),
+          .asked = request_to(slot) == Request::End,
+          .is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0,
+          .worked = slot.healthy,
+          .failed = false,
+          .text = ""};
+  const Ms lived = now - slot.started;
+  if (end.is_zero && end.phase == Phase::Loaded) end.worked = true;
+  // With a warm-up below a second, code that crashes at once would start ten times a second.
+  const bool is_proven = slot.healthy && lived >= proof_of_life;
+  end.failed = runs_pools_code(slot) && !end.asked && !end.is_zero && !is_proven;
+  const int length =
+      snprintf(end.text, sizeof end.text, "worker %d (pid %d) ", number_of(slot), slot.pid);
+  char* rest = end.text + length;
+  const size_t size = sizeof end.text - static_cast<size_t>(length);
+  if (end.phase == Phase::Failed)
+    snprintf(rest, size, "could not start: %.*s", static_cast<int>(start_error_size),
              shared->start_error[number_of(slot)]);
   else if (WIFEXITED(status))
-    snprintf(text, size, "exited with status %d after %s s", WEXITSTATUS(status),
-             seconds(lived).text);
+    snprintf(rest, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
   else
-    snprintf(text, size, "was ended by signal %d (%s)%s after %s s", WTERMSIG(status),
+    snprintf(rest, size, "was ended by signal %d (%s)%s after %.3f s", WTERMSIG(status),
              strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "",
-             seconds(lived).text);
+             seconds(lived));
+  return end;
 }
 
-// Counts failures in a row. Returns when the next process is due under the number.
-Ms count_failure(Slot& slot, bool succeeded, bool was_healthy, Ms now) {
-  const Request request = request_to(slot);
-  const Ms lived = now - slot.started;
-  // Only the pool's code can fail: workers on old code, or asked to end, do not count.
-  if (request != Request::None || succeeded || (was_healthy && lived >= proof_of_life))
-    slot.failures = 0;
-  else if (slot.failures < UCHAR_MAX)
-    slot.failures++;
-  slot.brief = request == Request::None && succeeded && was_healthy &&
-               (lived < proof_of_life || !is_healthy(slot, now));
-  return slot.failures > 0 ? now + backoff(slot.failures) : now;
-}
-
-// The log level of a failed start. If no worker has been healthy yet, the first failed start ends
-// the master and is critical; those that follow, during the shutdown, are debug.
-int start_error_level(const Slot& slot) {
+// The log level of an end. If no worker has been healthy yet, the first failed start ends the
+// master and is critical; those that follow, during the shutdown, are debug.
+int level_of(const End& end, bool is_wanted) {
+  if (end.phase != Phase::Failed) return end.asked || end.is_zero ? LOG_INFO : LOG_WARNING;
   if (pool.shutdown.begun) return LOG_DEBUG;
-  return pool.ever_healthy || !is_wanted(slot) ? LOG_ERR : LOG_CRIT;
+  return pool.ever_healthy || !is_wanted ? LOG_ERR : LOG_CRIT;
 }
 
-// Logs how a worker has ended. If that was during its trial, the reload has failed.
-void report_end(const Slot& slot, int status, bool in_trial, Ms now) {
-  const Phase phase = atomic_load(line_of(slot).phase);
-  const bool asked = request_to(slot) == Request::End;
-  const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  char how[start_error_size + 64];
-  describe_end(slot, status, now - slot.started, how, sizeof how);
-  if (in_trial)
-    return reload_failed("worker %d (pid %d) %s%s", number_of(slot), slot.pid, how,
-                         phase == Phase::Failed ? "" : " before it was healthy");
-  const int level = phase == Phase::Failed ? start_error_level(slot)
-                    : asked || succeeded   ? LOG_INFO
-                                           : LOG_WARNING;
-  log_event(level, "worker %d (pid %d) %s", number_of(slot), slot.pid, how);
-  if (slot.failures >= stall_after) tell_stall(slot, how);
+// The worker on trial has ended. One that did its work and returned 0 is healthy, and one that was
+// asked to end has tried nothing: another one goes on in its place.
+void trial_ended(const End& end, Ms now) {
+  Reload& reload = pool.reload;
+  if (end.is_zero && (end.worked || end.asked)) {
+    log_event(LOG_INFO, "%s", end.text);
+    if (!end.asked) trial_is_healthy(now);
+  } else {
+    trial_failed("%s%s", end.text,
+                 end.phase == Phase::Failed  ? ""
+                 : reload.passes_at == never ? " before it was healthy"
+                                             : " in its trial");
+  }
 }
 
 // A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
-  const Phase phase = atomic_load(line_of(slot).phase);
-  const bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  // If the master was stopped, the process may have ended long ago: judge its health at the last
-  // look, if there was one, not now.
-  const Ms judged_at = min(now, pool.looked_at);
-  const bool was_healthy = is_healthy(slot, judged_at) || (phase == Phase::Loaded && succeeded);
-  pool.ever_healthy = pool.ever_healthy || was_healthy || any_healthy(judged_at);
-  if (pool.shutdown.begun && WIFSIGNALED(status) && pool.shutdown.status == 0 &&
-      (slot.state == State::Aborted || slot.state == State::Killed))
+  const End end = describe_end(slot, status, now);
+  pool.ever_healthy = pool.ever_healthy || end.worked;
+  if (WIFSIGNALED(status) && (slot.state == State::Aborted || slot.state == State::Killed) &&
+      pool.shutdown.begun && pool.shutdown.status == 0)
     pool.shutdown.status = exit_killed;
-
-  if (&slot == pool.reload.trial && was_healthy) begin_roll(now);
-  const Ms due = count_failure(slot, succeeded, was_healthy, now);
-  // Asked to end while loading, or its file was replaced meanwhile: this process has not tried the
-  // code. The next one will.
-  const bool tried_nothing =
-      phase == Phase::Starting && request_to(slot) == Request::End && succeeded;
-  report_end(slot, status, &slot == pool.reload.trial && !tried_nothing, now);
+  slot.failures = end.failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
+  slot.brief = runs_pools_code(slot) && !end.asked && end.worked && !slot.healthy;
+  slot.healthy = false;
   slot.pid = 0;
   slot.state = State::Empty;
-  if (is_wanted(slot)) {
-    schedule_start(slot, due);
-    give_up_if_hopeless(phase, now);
+  if (&slot == pool.reload.trial) {
+    trial_ended(end, now);
+  } else {
+    log_event(level_of(end, is_wanted(slot)), "%s", end.text);
+    if (slot.failures >= turn_after && is_wanted(slot)) turn_back(end.text);
   }
-  if (pool.reload.trial_waits) begin_trial(now);
+  if (!is_wanted(slot)) return;
+  schedule_start(slot, slot.failures > 0 ? now + backoff(slot.failures) : now);
+  give_up_if_hopeless(end.phase, now);
 }
 
 // Reaps a worker if it has ended.
@@ -1945,43 +1918,119 @@ void reap(Ms now) {
 }
 
 // ---------------------------------------------------------------------------------------------
-// The master: timeout
+// The master: what happens to a worker
 // ---------------------------------------------------------------------------------------------
 
-// Aborts workers that have not yielded for the timeout (for the first yield: the longer of the
-// timeout and the warm-up).
-//
-// Counts checks, not time: workers do not run while the master is frozen, so a pause counts as one
-// check. A worker is late at the fifth check without a new yield: four make a timeout, one is for a
-// pause. Checks are a little less than a quarter of the timeout apart, so that a worker is found in
-// less than one and a half timeouts even if each check is a little late.
-void check_progress(Ms now) {
-  const Ms timeout = pool.options.timeout;
-  const Ms interval = max(1, timeout * 31 / 125);
-  pool.check_at = now + interval;
-  for (Slot& slot : slots) {
-    if (slot.pid == 0 || slot.state != State::Running) continue;
-    const unsigned long yields = relaxed_load(line_of(slot).yields);
-    if (yields != slot.yields) {
-      slot.yields = yields;
-      slot.checks = 0;
-      continue;
-    }
-    const Ms limit = yields > 0 ? timeout : max(timeout, pool.options.warm_up);
-    if (++slot.checks < limit / interval + 1) continue;
-    log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %s s and is aborted",
-              number_of(slot), slot.pid, seconds(limit).text);
-    kill(slot.pid, SIGABRT);
-    slot.state = State::Aborted;
-    slot.checks = 0;
-    slot.due = now + abort_tick;
-  }
+// fork(2) failed, which is not the worker's fault: the pool tries again later. But new code has
+// failed its trial. Returns when to look at the slot again.
+Ms fork_failed(Slot& slot, int reason) {
+  slot.brief = false;
+  if (&code_for(slot) == &trial_code)
+    return trial_failed("cannot fork: %s", strerror(reason)), never;
+  const Ms delay = backoff(++pool.fork_failures);
+  pool.fork_at = slot.started + delay;
+  log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", strerror(reason), seconds(delay));
+  return pool.fork_at;
 }
 
-// Counts ticks since SIGABRT, not time, for the reason given above.
-void check_aborted(Slot& slot, Ms now) {
-  slot.due = now + abort_tick;
-  if (++slot.checks == ticks_until_kill) kill_worker(slot);
+// How long a worker has to run before it is healthy without a yield. A command has to outlive at
+// least the time in which its execve(2) may fail.
+Ms warm_up() {
+  return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
+}
+
+// When a process is healthy, as far as that is known: a while after its first yield, or, if no
+// yield is required of it, when it has run for the warm-up time.
+Ms healthy_at(const Slot& slot) {
+  const Ms by_yield = slot.yielded_at + min(proof_of_life, pool.options.warm_up);
+  const Ms by_time = slot.loaded_at + warm_up();
+  return min(slot.yielded_at ? by_yield : never,
+             slot.loaded_at && !pool.options.timeout ? by_time : never);
+}
+
+// How long a worker may take to be loaded.
+Ms load_limit() { return max(finite_grace(), warm_up()); }
+
+// Notes whether a process is healthy, and kills one that hangs while it is loaded. Returns when to
+// look again: after a sixteenth of its age, or when it will be healthy.
+Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
+  const bool loaded = atomic_load(line_of(slot).phase) == Phase::Loaded;
+  if (loaded && !slot.loaded_at) slot.loaded_at = now;
+  if (yields > 0 && !slot.yielded_at) slot.yielded_at = now;
+  if (now >= healthy_at(slot)) {
+    slot.healthy = pool.ever_healthy = true;
+    return never;
+  }
+  if (!loaded && slot.state == State::Running && now >= slot.started + load_limit() &&
+      !pool.shutdown.begun) {
+    char how[64];
+    snprintf(how, sizeof how, "was not loaded within %.3f s", seconds(load_limit()));
+    if (&slot == pool.reload.trial)
+      trial_failed("worker %d (pid %d) %s", number_of(slot), slot.pid, how);
+    kill_worker(slot, how);
+  }
+  const Ms pause = max(shortest_watch, min((now - slot.started) / 16, longest_watch));
+  return min(healthy_at(slot), slot.yielded_at ? never : now + pause);
+}
+
+// With a timeout: aborts a worker that has not yielded for so long (for its first yield: the longer
+// of timeout and warm-up). Returns when to look again.
+//
+// A yield is noticed at most a fifth of the timeout late. One more fifth is for a pause that the
+// clock did not notice because it ended before the wait did. So a worker is found when it is late
+// by one to two fifths.
+Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
+  const Ms timeout = pool.options.timeout, fifth = max(1, timeout / 5);
+  if (yields != slot.yields || !slot.progress_at) slot.progress_at = now;
+  slot.yields = yields;
+  const Ms limit = yields > 0 ? timeout : max(timeout, pool.options.warm_up);
+  const Ms late_at = slot.progress_at + limit + fifth;
+  if (now < late_at) return min(now + fifth, late_at);
+  log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %.3f s and is aborted",
+            number_of(slot), slot.pid, seconds(limit));
+  kill(slot.pid, SIGABRT);
+  slot.state = State::Aborted;
+  slot.kill_at = now + finite_grace();
+  return slot.kill_at;
+}
+
+// Does what is due in a slot. Returns when it must be called again. This is all that happens to a
+// worker, apart from what it is asked for and from its end:
+//
+//            due: fork           no yield           still there
+//   Waiting -----------> Running --------> Aborted -------------> Killed
+//      ^                    |    SIGABRT      |       SIGKILL        |
+//      |                    |                 |                      |
+//      |                    +----- it ended --+----------------------+
+//      |                               |
+//      +---- the number is wanted -----+----- or not -----> Empty
+//
+// A process may skip states on its way to the right, but never goes back. If SIGKILL cannot be sent
+// to it, it becomes Immune instead of Killed. USR1 makes an Empty slot Waiting; a Waiting slot that
+// is no longer wanted becomes Empty.
+Ms tend(Slot& slot, Ms now) {
+  if (slot.state == State::Waiting) {
+    const bool is_new = &code_for(slot) == &trial_code;  // which fails at once, and does not wait
+    const Ms due = is_new ? slot.start_at : max(slot.start_at, pool.fork_at);
+    if (now < due) return due;
+    if (clock_ms() > now + longest_turn) return now;  // signals do not wait for a thousand starts
+    if (!start(slot)) return fork_failed(slot, errno);
+    pool.fork_failures = 0;
+  }
+  if (slot.pid == 0) return never;
+  const unsigned long yields = relaxed_load(line_of(slot).yields);
+  Ms next = never;
+  if (request_to(slot) == Request::End) {
+    if (!slot.asked_at) slot.asked_at = now;
+    if (is_leaving(slot, now)) next = slot.asked_at + finite_grace();
+  }
+  if (!slot.healthy && slot.state != State::Killed)
+    next = min(next, tend_health(slot, yields, now));
+  if (slot.state == State::Aborted && now >= slot.kill_at) kill_worker(slot, "has not ended");
+  if (slot.state == State::Aborted) next = min(next, slot.kill_at);
+  if (slot.state == State::Running && pool.options.timeout)
+    next = min(next, tend_progress(slot, yields, now));
+  return next;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -2032,69 +2081,137 @@ void act_on_signals(Ms now) {
 }
 
 // ---------------------------------------------------------------------------------------------
+// The service manager
+// ---------------------------------------------------------------------------------------------
+
+enum class News { None, Ready, Reloading, Stopping };
+
+// The service manager, and what it has been told last.
+struct Manager {
+  sockaddr_un name{};
+  socklen_t name_size = 0;  // how many bytes of it are used
+  News told = News::None;
+  int reloads = 0;           // the HUPs that this includes
+  char status[512] = "";     // STATUS=
+  Ms watchdog_interval = 0;  // between two WATCHDOG=1; 0: it asks for none
+  Ms watchdog_at = never;    // when the next one is due
+} manager;
+
+// Reads how often the service manager wants a sign of life: twice in WATCHDOG_USEC, if that is
+// meant for this process (sd_watchdog_enabled(3)).
+void open_watchdog() {
+  const char* usec = getenv("WATCHDOG_USEC");
+  const char* pid = getenv("WATCHDOG_PID");
+  if (!usec || (pid && strtol(pid, nullptr, 10) != getpid())) return;
+  const long long interval = strtoll(usec, nullptr, 10) / 1000 / 2;
+  if (interval < 1) return;
+  manager.watchdog_interval = interval;
+  manager.watchdog_at = 0;
+}
+
+// Opens a socket for messages to NOTIFY_SOCKET: a path, or @ and a name in Linux' abstract
+// namespace.
+void open_notify() {
+  manager = {};
+  const char* path = getenv("NOTIFY_SOCKET");
+  if (!path) return;
+  const size_t length = strlen(path);
+  if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path) {
+    log_event(LOG_WARNING,
+              "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long", path);
+    return;
+  }
+  manager.name.sun_family = AF_UNIX;
+  memcpy(manager.name.sun_path, path, length);
+  if (path[0] == '@') manager.name.sun_path[0] = '\0';
+  manager.name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  if (!keep_own(notify_fd, socket(AF_UNIX, SOCK_DGRAM, 0)))
+    log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
+  else
+    open_watchdog();
+}
+
+// Sends a message (sd_notify(3)). Never waits. False: the queue is full.
+bool send_to_manager(const char* text) {
+  if (sendto(notify_fd, text, strlen(text), MSG_DONTWAIT,
+             reinterpret_cast<const sockaddr*>(&manager.name), manager.name_size) >= 0)
+    return true;
+  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) return false;
+  log_event(LOG_DEBUG, "cannot notify the service manager: %s", strerror(errno));
+  return true;
+}
+
+// Tells the service manager that the master lives. Returns when to do so again.
+Ms tend_watchdog(Ms now) {
+  if (now < manager.watchdog_at) return manager.watchdog_at;
+  const bool sent = send_to_manager("WATCHDOG=1");
+  const Ms interval = manager.watchdog_interval;
+  return manager.watchdog_at = now + (sent ? interval : min(interval, resend_interval));
+}
+
+// Tells the service manager what is new, and the status when it has changed. After each HUP come
+// RELOADING=1 and, as soon as no new code is on trial, READY=1. Returns when to try again, if its
+// queue is full.
+Ms notify(const Census& census, Ms now) {
+  if (notify_fd < 0 || manager.told == News::Stopping) return never;
+  const Reload& reload = pool.reload;
+  const bool ready = manager.told != News::None || census.healthy == pool.target;
+  const bool asked = manager.told != News::None && manager.reloads != reload.count;
+  const News news = pool.shutdown.begun ? News::Stopping
+                    : !ready            ? News::None
+                    : asked || (manager.told == News::Reloading && reload.stage == Stage::Trial)
+                        ? News::Reloading
+                        : News::Ready;
+  char renewed[48] = "", status[sizeof manager.status], head[64], text[sizeof status + 80];
+  if (reload.roll != Roll::None)
+    snprintf(renewed, sizeof renewed, ", %d on the %s", census.renewed,
+             reload.roll == Roll::Turning || reload.roll == Roll::Back ? "code before"
+                                                                       : "new code");
+  snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s%s%s", census.healthy,
+           pool.target, renewed, stage_names[static_cast<int>(reload.stage)],
+           reload.reason[0] ? ": " : "", reload.reason);
+  make_printable(status);
+  const bool is_new = asked || news != manager.told;
+  if (!is_new && strcmp(status, manager.status) == 0) return never;
+  // RELOADING=1 must carry the time, which tells reloads apart.
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  snprintf(head, sizeof head, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
+           t.tv_sec * 1000000LL + t.tv_nsec / 1000);
+  const char* const heads[] = {"", "READY=1\n", head, "STOPPING=1\n"};
+  snprintf(text, sizeof text, "%sSTATUS=%s", is_new ? heads[static_cast<int>(news)] : "", status);
+  if (!send_to_manager(text)) return now + resend_interval;
+  manager.told = news;
+  manager.reloads = reload.count;
+  memcpy(manager.status, status, sizeof status);
+  // A trial that could not even begin is over by now.
+  return news == News::Reloading && reload.stage != Stage::Trial ? notify(census, now) : never;
+}
+
+// ---------------------------------------------------------------------------------------------
 // The loop
 // ---------------------------------------------------------------------------------------------
 
-// The earliest time at which apply_due() will have something to do.
-Ms next_deadline() {
-  Ms next = min(min(pool.look_at, pool.check_at), manager.watchdog_at);
-  next = min(next, min(pool.shutdown.nudge_at, pool.shutdown.kill_at));
-  for (const Slot& slot : slots) {
-    if (slot.state == State::Waiting) next = min(next, max(slot.due, pool.fork_at));
-    if (slot.state == State::Aborted) next = min(next, slot.due);
-  }
-  return next;
-}
-
-// Whether a signal should be handled before more workers start: a thousand starts take a tenth of a
-// second. Once a worker has been healthy, SIGCHLD can wait.
-bool is_urgent() {
-  for (int event = pool.ever_healthy ? OnStop : OnChild; event <= OnReload; event++)
-    if (atomic_load(arrived[event]) > 0) return true;
-  return false;
-}
-
-// fork(2) failed, which is not the worker's fault: the pool tries again later. A trial that is due
-// fails at once, no matter which slot was being started.
-void fork_failed(const Slot& slot, int reason) {
-  const Slot* trial = pool.reload.trial;
-  if (trial && trial->state == State::Waiting) reload_failed("cannot fork: %s", strerror(reason));
-  if (&slot == trial) return;
-  const Ms delay = backoff(++pool.fork_failures);
-  pool.fork_at = slot.started + delay;
-  log_event(LOG_ERR, "cannot fork: %s; next try in %s s", strerror(reason), seconds(delay).text);
-}
-
-void start_due(Ms now) {
-  for (Slot& slot : slots) {
-    if (slot.state != State::Waiting || now < slot.due || now < pool.fork_at) continue;
-    if (!start(slot)) return fork_failed(slot, errno);
-    pool.fork_failures = 0;
-    if (is_urgent()) return;
-  }
-}
-
-void apply_due(Ms now) {
-  if (now >= pool.shutdown.kill_at) kill_all();
-  if (now >= pool.shutdown.nudge_at) nudge_all(now);
-  if (now >= pool.check_at) check_progress(now);
-  if (now >= manager.watchdog_at) send_watchdog(now);
-  for (Slot& slot : slots)
-    if (slot.state == State::Aborted && now >= slot.due) check_aborted(slot, now);
-  start_due(now);
-  look(now);
+// Does what is due: first to each worker, then to the reload, then what is to be told.
+void tend_all(Ms now) {
+  pool.look_at = min(tend_shutdown(now), tend_watchdog(now));
+  for (Slot& slot : slots) look_again(tend(slot, now));
+  tend_trial(now);
+  const Census census = take_census(now);
+  advance_roll(census, now);
+  look_again(notify(census, now));
 }
 
 // Waits for the deadline or a signal, and empties the self-pipe.
 void wait_until(Ms deadline) {
-  const Ms left = deadline - clock_ms();
+  const Ms now = clock_ms();
   pollfd wake{.fd = wake_read, .events = POLLIN, .revents = 0};
-  int timeout = deadline == never ? -1 : static_cast<int>(max(0, min(left, INT_MAX)));
+  int timeout = deadline == never ? -1 : static_cast<int>(max(0, min(deadline - now, INT_MAX)));
   if (atomic_load(woken)) timeout = 0;
-  const Ms expected = timeout < 0 ? never : clock_ms() + timeout;
   const int events = poll(&wake, 1, timeout);
-  // If poll(2) overslept, nothing in the container could run: it was frozen, say.
-  if (expected != never && clock_ms() - expected > pause_slack) pool.lost += clock_ms() - expected;
+  // If poll(2) overslept, nothing could run: the container was frozen, say.
+  const Ms late = timeout < 0 ? 0 : clock_ms() - (now + timeout);
+  if (late > pause_slack) paused += late;
   if (events < 0 && errno != EINTR) {
     const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin
     nanosleep(&pause, nullptr);
@@ -2159,7 +2276,6 @@ bool begin_pool(const Job& job, const Options& options) {
     return false;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
-  if (options.timeout) pool.check_at = clock_ms();
   return true;
 }
 
@@ -2167,10 +2283,11 @@ bool begin_pool(const Job& job, const Options& options) {
 int run_pool(const Job& job, const Options& options) {
   if (!begin_pool(job, options)) return exit_failed;
   do {
-    wait_until(next_deadline());
+    wait_until(pool.look_at);
     const Ms now = clock_ms();
+    close_room();
     act_on_signals(now);
-    apply_due(now);
+    tend_all(now);
   } while (!pool.shutdown.begun || any_alive());
   for (const Slot& slot : slots)
     if (slot.state == State::Immune && pool.shutdown.status == 0) return exit_killed;

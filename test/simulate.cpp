@@ -69,15 +69,15 @@ struct Worker {
   pid_t pid;                          // 0: there is no process, and the following means nothing
   Life life;
   Plan plan;
-  int version, status;                  // of its code; with which it ends
-  Ms task;                              // how long one takes
-  bool in_call;                         // it is within forkd_yield()
-  bool old;                             // a roll has begun since it was forked
-  bool immune, killed;                  // kill(2) fails; has got SIGKILL, or was to get it
-  int freezes;                          // in its life
-  Ms forked_at, loaded_at, yielded_at;  // the last two in awake() time
-  Ms next_at, asked_at, aborted_at;     // never: not at all
-} workers[26];                          // 0 to 23, 1024 and 1025
+  int version, status;       // of its code; with which it ends
+  Ms task;                   // how long one takes
+  bool in_call;              // it is within forkd_yield()
+  bool immune, killed;       // kill(2) fails; has got SIGKILL, or was to get it
+  int freezes;               // in its life
+  Ms forked_at, aborted_at;  // by the master's clock; never: not at all
+  Ms loaded_at, first_yield_at, yielded_at, asked_at;  // in awake() time; never: not at all
+  Ms next_at;                                          // never: not at all
+} workers[32];                                         // 0 to 23, and 1024 to 1031
 
 Ms now = 1000000;
 Ms frozen;          // how much of that
@@ -204,19 +204,28 @@ struct {
   Ms room_limit = 0;
   int fork_failures = 0;
   Ms fork_at = 0;           // not before this
-  bool ready = false;       // READY=1 was tried
+  bool ready = false;       // READY=1 was said
   bool hup_untold = false;  // a HUP was taken, and RELOADING=1 not said yet
   bool stopping = false;
 } seen;
 
 Ms awake() { return now - frozen; }  // the time in which anything could run
+Ms clock() {
+  return now - paused;
+}  // that of the master, which misses a freeze that ends within a wait
 Line& line_of(const Worker& w) { return shared->line[w.number]; }
 bool is_loaded(const Worker& w) { return line_of(w).phase == Phase::Loaded; }
 bool has_yielded(const Worker& w) { return line_of(w).yields > 0; }
 bool is_alive(const Worker& w) { return w.pid && w.life != Life::Dead; }
-bool is_healthy(const Worker& w) {
-  const bool ripe = !pool.options.timeout && now - line_of(w).loaded_at >= warm_up();
-  return w.pid && is_loaded(w) && (has_yielded(w) || ripe);
+bool is_old(const Worker& w) { return w.pid && slots[w.number].code != pool_code.number; }
+
+// Whether it may count as healthy; or, with a delay, has to. Waits are no longer than a second.
+bool is_healthy(const Worker& w, Ms delay = 0) {
+  const Ms time = awake() - delay + (delay ? 0 : 1000 * w.freezes);
+  const Ms proof = min(proof_of_life, pool.options.warm_up);
+  const bool ripe = !pool.options.timeout && time >= w.loaded_at + warm_up();
+  const bool proven = has_yielded(w) && time >= w.first_yield_at + proof;
+  return w.pid && is_loaded(w) && (proven || ripe);
 }
 Worker& worker_with(int number) { return workers[number % 1000]; }
 
@@ -225,33 +234,43 @@ void expect_start(Worker& n, int failures_least, int failures_most) {
   const Ms earliest = n.started ? n.started + start_interval : 0;
   n.failures_least = failures_least;
   n.failures_most = failures_most;
-  n.due_from = max(now + backoff_after(failures_least), earliest);
-  n.due_until = max(now + backoff_after(failures_most), earliest);
+  n.due_from = max(clock() + backoff_after(failures_least), earliest);
+  n.due_until = max(clock() + backoff_after(failures_most), earliest);
+}
+
+bool is_new_trial(const Worker& w) {
+  return pool.reload.trial == &slots[w.number] && !pool.reload.tries_old;
 }
 
 // A process is to be forked.
 void check_start(const Worker& w) {
   if (w.pid) broken("never two processes under one number: %d", w.number);
   if (pool.shutdown.begun) broken("nothing is started during a shutdown");
-  if (w.started && now < w.started + start_interval)
+  if (w.started && clock() < w.started + start_interval)
     broken("no number starts more than ten times a second: %d", w.number);
-  if (now < seen.fork_at) broken("after a fork that failed the pool waits");
-  if (w.number < max_workers && now < w.due_from)
+  if (clock() < seen.fork_at && !is_new_trial(w)) broken("after a fork that failed the pool waits");
+  if (w.number < max_workers && clock() < w.due_from)
     broken("worker %d must wait until its backoff is over", w.number);
 }
 
 // Whether its worker was let go and the next is not healthy yet. One that does not end within the
 // grace period counts as back.
 bool is_away(const Worker& w) {
-  const bool at_work = w.asked_at == never ? is_healthy(w) : now >= w.asked_at + finite_grace();
+  const bool at_work = w.asked_at == never
+                           ? is_healthy(w)
+                           : awake() + 1000 * w.freezes >= w.asked_at + finite_grace();
   return w.away && !(w.pid && at_work);
 }
+
+bool lets_go() { return pool.reload.roll == Roll::Forward || pool.reload.roll == Roll::Back; }
 
 // A worker is let go in a roll.
 void check_room(Worker& w) {
   int away = 0;
   w.away = true;
-  w.asked_at = now;
+  w.asked_at = awake();
+  if (!in_worker) seen.room_limit = max(1, pool.target / 4);
+  if (!lets_go()) broken("worker %d is let go, though no roll is under way", w.number);
   for (int i = 0; i < pool.target; i++) away += workers[i].away = is_away(workers[i]);
   if (away > seen.room_limit)
     broken("%d of %d workers were let go and are not back: no room for that", away, pool.target);
@@ -262,33 +281,44 @@ void check_yield(const Worker& w, bool goes_on, bool was_asked) {
   if (!goes_on && w.asked_at == never) broken("worker %d is let go for no reason", w.number);
 }
 
-// A yield of just now may have come after the look. A pause counts as one look.
+// A yield of just now may have come after the look. Of a freeze the clock misses less than a wait,
+// a fifth of the timeout, and the worker has one fifth more.
 void check_abort(const Worker& w) {
   const Options& o = pool.options;
   const Ms limit = has_yielded(w) ? o.timeout : max(o.timeout, o.warm_up);
   const Ms idle = awake() - w.yielded_at;
-  if (idle > 0 && idle + w.freezes * o.timeout / 4 < limit)
+  const Ms missed = max(0, w.freezes - 1) * o.timeout / 5 + w.freezes * (pause_slack + 2);
+  if (idle > 0 && idle + missed < limit)
     broken("worker %d is aborted before its timeout", w.number);
 }
 
 // Whether a shutdown has come to where it kills.
 bool is_over(Ms tolerance = 0) {
   const Ms grace = pool.options.grace, second = seen.first_stop + second_signal;
-  const bool grace_over = grace && now >= pool.shutdown.since + grace;
+  const bool grace_over = grace && clock() >= pool.shutdown.since + grace;
   return pool.shutdown.begun && (grace_over || seen.last_stop > second - tolerance);
 }
 
 void check_kill(const Worker& w) {
-  const bool aborted = w.aborted_at != never && now >= w.aborted_at + 8000;
+  const bool aborted = w.aborted_at != never && clock() >= w.aborted_at + finite_grace();
   const bool loads = w.life == Life::Loading || w.loaded_at == awake();  // after the look
-  const bool late = loads && now >= w.forked_at + load_limit();
+  const bool late = loads && !pool.shutdown.begun && clock() >= w.forked_at + load_limit();
   if (!is_over(2) && !aborted && !late) broken("worker %d is killed for no reason", w.number);
 }
 
-// A pause is measured from the end of a wait, which is at most 0.2 s here.
 void check_trial(const Worker& w) {
-  const bool ripe = is_healthy(w) && awake() - w.loaded_at + 400 * w.freezes >= warm_up();
-  if (!has_yielded(w) && !ripe) broken("the trial has passed, but its worker is not healthy");
+  const Ms canary = pool.reload.tries_old ? 0 : pool.options.canary;
+  const bool is_first = w.forked_at < pool.reload.trial_since + start_interval;
+  if (w.pid && is_first && !w.brief && !is_healthy(w))
+    broken("the trial has passed, but its worker is not healthy");
+  if (clock() < pool.reload.trial_since + canary)
+    broken("the trial has passed before the canary time is over");
+}
+
+// A roll has reached its end.
+void check_roll() {
+  for (int i = 0; i < pool.target; i++)
+    if (is_old(workers[i])) broken("the roll is over, but worker %d runs other code", i);
 }
 
 void check_message(bool is_ready) {
@@ -302,7 +332,7 @@ void check_message(bool is_ready) {
 // The following are true whenever the master sleeps.
 void check_restarts() {
   for (const Worker& w : workers)
-    if (is_wanted(slots[w.number]) && !w.pid && now >= max(w.due_until, seen.fork_at))
+    if (is_wanted(slots[w.number]) && !w.pid && clock() >= max(w.due_until, seen.fork_at))
       broken("worker %d is wanted and due, but not started", w.number);
 }
 void check_signals() {
@@ -358,7 +388,7 @@ void handle_signal(Worker& w) {
   line_of(w).request = Request::End;
   if (w.asked_at != never) return;
   w.away = false;
-  w.asked_at = now;
+  w.asked_at = awake();
 }
 
 void load(Worker& w) {
@@ -368,7 +398,6 @@ void load(Worker& w) {
   line.phase = w.plan == Plan::FailsToLoad ? Phase::Failed : Phase::Loaded;
   if (w.plan == Plan::FailsToLoad) return end(w, 127 << 8);
   line.has_stop_fd = w.plan == Plan::Polls;
-  line.loaded_at = now;
   w.loaded_at = awake();
   w.life = Life::Working;
   w.next_at = run.kind == Kind::Command ? now + w.task : now;
@@ -381,6 +410,7 @@ void yield(Worker& w) {
   self = {.line = &line_of(w), .number = w.number, .pid = w.pid};
   in_worker = &w;
   w.in_call = true;
+  w.first_yield_at = min(w.first_yield_at, awake());
   const bool goes_on = forkd_yield();
   w.in_call = false;
   in_worker = outer;
@@ -424,7 +454,8 @@ void receive(Worker& w, int signal) {
 // The script
 // ---------------------------------------------------------------------------------------------
 
-bool waiting;     // the master is in poll(2)
+bool waiting;     // the master is in poll(2),
+Ms deadline;      // until then
 bool queue_full;  // that of the service manager
 Ms next_event;
 int stage;  // of the good end
@@ -483,7 +514,7 @@ void end_well() {
   if (stage > 0 && !ends) deploy(true);
   if (stage > 0) raise_signal(ends ? SIGTERM : SIGHUP);
   if (stage == 0) next_event = now + 20000 + 2 * load_limit();
-  if (stage == 3) next_event = now + rounds * (2000 + warm_up());
+  if (stage == 3) next_event = now + rounds * (3000 + warm_up()) + pool.options.canary;
   if (pool.shutdown.begun) next_event = never;
   stage++;
 }
@@ -491,7 +522,7 @@ void end_well() {
 void happen() {
   if (now >= run.script_end) return end_well();
   next_event = now + below(one_in(4) ? 5 : one_in(16) ? 40000 : 2000);
-  Worker& w = workers[below(16)];
+  Worker& w = workers[one_in(6) ? 24 + below(8) : below(16)];
   switch (below(11)) {
   case 0: return pool.target < 20 ? raise_signal(SIGUSR1) : void();
   case 1: return raise_signal(SIGUSR2);
@@ -525,9 +556,12 @@ void take_turn() {
   Worker* const w = in_worker;
   in_worker = nullptr;
   waiting = false;
-  wait_until(now);
-  act_on_signals(now);
-  apply_due(now);
+  // It has noticed a pause when poll(2) returned.
+  if (now - deadline > pause_slack) paused += now - deadline;
+  wait_until(clock());
+  close_room();
+  act_on_signals(clock());
+  tend_all(clock());
   turned = waiting = true;
   in_worker = w;
 }
@@ -538,7 +572,7 @@ void between() {
   const int saved_errno = errno;
   depth++;
   accesses = below(2 * run.density);
-  Worker& w = workers[below(16)];
+  Worker& w = workers[one_in(6) ? 24 + below(8) : below(16)];
   const bool in_master = !in_worker;
   if (in_worker && !calm && one_in(8))
     handle_signal(*in_worker);
@@ -557,13 +591,15 @@ void between() {
 bool stored(const void* at) {
   if (!shared) return true;
   if (at == &shared->room && !in_worker) seen.room_limit = max(1, pool.target / 4);
-  if (at == &shared->room && in_worker) check_room(*in_worker);
+  if (at == &shared->room && !in_worker && shared->room > 0 && !lets_go())
+    broken("there is room, though no roll is under way");
+  if (at == &shared->room && in_worker && !pool.shutdown.begun) check_room(*in_worker);
   for (Worker& w : workers) {
     const bool asks = w.pid && at == &line_of(w).request && line_of(w).request == Request::End;
     if (!asks || w.asked_at != never) continue;
     w.away = is_away(w);
-    if (w.old && w.number < pool.target && !w.killed && !pool.shutdown.begun) check_room(w);
-    w.asked_at = now;
+    if (is_old(w) && w.number < pool.target && !w.killed && !pool.shutdown.begun) check_room(w);
+    w.asked_at = awake();
   }
   return true;
 }
@@ -588,29 +624,29 @@ pid_t fork_worker() {
   static int forks;
   between();
   const int number = atoi(number_variable + strlen("FORKD_WORKER="));
-  const bool is_trial = &slots[number] == pool.reload.trial;
   Worker& w = worker_with(number);
   check_start(w);
-  w.started = now;
+  w.started = clock();
   if (call_fails()) {
-    if (!is_trial) seen.fork_at = now + backoff_after(++seen.fork_failures);
+    if (!is_new_trial(w)) seen.fork_at = clock() + backoff_after(++seen.fork_failures);
     return fail(EAGAIN);
   }
   seen.fork_failures = 0;
   w.pid = ++forks * 2048 + number;  // so it says the number, too
   w.version = run.newest;
   if (run.kind == Kind::Library)
-    w.version = static_cast<int>((is_trial ? trial_code : pool_code).file.st_ino) - first_file;
+    w.version =
+        static_cast<int>((is_new_trial(w) ? trial_code : pool_code).file.st_ino) - first_file;
   w.plan = !calm && one_in(run.oddity) ? static_cast<Plan>(below(7)) : run.versions[w.version];
   w.task = 1 + below(calm ? 50 : one_in(16) ? 15000 : 200);
   w.immune = !calm && one_in(20);
   w.life = Life::Loading;
-  w.old = w.killed = false;
+  w.killed = false;
   w.status = w.freezes = 0;
-  w.forked_at = now;
+  w.forked_at = clock();
   w.yielded_at = awake();
   w.next_at = now + below(calm ? 20 : one_in(8) ? 4000 : 100);
-  w.asked_at = w.aborted_at = never;
+  w.asked_at = w.aborted_at = w.first_yield_at = never;
   return w.pid;
 }
 
@@ -622,7 +658,7 @@ int send_signal(pid_t pid, int signal) {
   note("signal %d to worker %d", signal, w.number);
   if (w.life == Life::Dead) return 0;
   if (signal == SIGABRT) check_abort(w);
-  if (signal == SIGABRT) w.aborted_at = now;
+  if (signal == SIGABRT) w.aborted_at = clock();
   if (signal == SIGKILL) check_kill(w);
   if (signal == SIGKILL) w.killed = true;
   if (w.immune) return fail(EPERM);
@@ -636,13 +672,15 @@ pid_t reap(pid_t pid, int* status) {
   Worker& w = worker_with(pid % 2048);
   if (w.pid != pid) broken("%d is no worker", pid);
   if (w.life != Life::Dead) return 0;
-  const bool spared = w.asked_at != never || w.old || w.status == 0;
-  const bool lived = now >= w.forked_at + proof_of_life;
+  const bool spared = w.asked_at != never || is_old(w) || w.status == 0;
+  const bool lived = clock() >= w.forked_at + proof_of_life;
   w.brief = w.status == 0 && is_loaded(w) && w.asked_at == never;
   w.away = is_away(w) && !w.brief;
   // forkd may see late that one that did not yield is healthy.
   expect_start(w, spared || (lived && is_healthy(w)) ? 0 : w.failures_least + 1,
-               spared || (lived && has_yielded(w)) ? 0 : w.failures_most + 1);
+               spared || (lived && w.freezes == 0 && is_healthy(w, 2 * longest_watch))
+                   ? 0
+                   : w.failures_most + 1);
   w.pid = 0;
   *status = w.status;
   return pid;
@@ -658,7 +696,7 @@ int wait_for_byte(const pollfd*, int timeout) {
     check_shutdown();
   }
   if (call_fails()) return fail(EINTR);
-  const Ms deadline = timeout < 0 ? never : now + timeout;
+  deadline = timeout < 0 ? never : now + timeout;
   for (turned = false; !turned;) {
     deliver_signals();
     if (bytes_in_pipe > 0 || now >= deadline) return bytes_in_pipe;
@@ -681,14 +719,15 @@ ssize_t take_line(const char* text, size_t size) {
   char line[1500];
   snprintf(line, sizeof line, "%.*s", static_cast<int>(size) - 1, text);
   note("%s", line);
-  const char* trying = strstr(line, "trying the new code as worker ");
+  const char* trying = strstr(line, "reload: trying the ");
   if (trying) expect_start(worker_with(atoi(strrchr(trying, ' '))), 0, 0);
-  if (strstr(line, "reload succeeded")) {
-    Worker& trial = worker_with(number_of(*pool.reload.trial));
-    if (trial.pid) check_trial(trial);
-    for (Worker& w : workers)
-      if ((w.old = &w != &trial)) expect_start(w, 0, 0);
-  }
+  if (strstr(line, "every worker runs") || strstr(line, "info: back on")) check_roll();
+  const bool passed = strstr(line, "has passed its trial");
+  if (passed) check_trial(worker_with(number_of(*pool.reload.trial)));
+  for (Worker& w : workers)
+    if ((passed && !pool.reload.tries_old) || strstr(line, "going back") ||
+        strstr(line, "fails, too"))
+      if (&slots[w.number] != pool.reload.trial) expect_start(w, 0, 0);
   between();
   return static_cast<ssize_t>(size);
 }
@@ -698,8 +737,8 @@ ssize_t take_message(const char* text) {
   const auto is = [&](const char* word) { return strncmp(text, word, strlen(word)) == 0; };
   between();
   check_message(is("READY"));
-  seen.ready = seen.ready || is("READY");
   if (queue_full) return fail(EAGAIN);
+  seen.ready = seen.ready || is("READY");
   note("to the manager: %s", text);
   if (is("RELOADING")) seen.hup_untold = false;
   seen.stopping = is("STOPPING");
@@ -724,12 +763,13 @@ void run_seed(unsigned long seed, bool verbose) {
   Options options{.workers = static_cast<int>(1 + below(one_in(4) ? 20 : 5)),
                   .grace = one_in(4) ? 0 : 1000 << below(4),
                   .warm_up = one_in(4) ? 0 : 200 << below(6)};
+  if (one_in(4)) options.canary = 1 + below(3000);
   if (run.kind != Kind::Command && one_in(3)) options.timeout = 300 + below(3000);
   Job job{.spec = name, .argc = 1, .argv = arguments};
   if (run.kind == Kind::Function) job.function = [](int, char**) { return 0; };
   if (run.kind == Kind::Library) job.path = "./code.so";
   seen.target = options.workers;
-  for (int i = 0; i < 26; i++) workers[i].number = i < 24 ? i : i + 1000;
+  for (int i = 0; i < 32; i++) workers[i].number = i < 24 ? i : i + 1000;
   for (Worker& w : workers) w.next_at = never;
   master_pid = 100;
   run_pool(job, options);
