@@ -17,10 +17,20 @@ setup_suite() {
     [ ! -e "$BIN/failed" ] || { echo "what the tests run was not built, see above" >&2; return 1; }
     sleep 0.1
   done
+  # Each test file is run by a shell of its own, and reads this first.
+  export BASH_ENV=$BIN/begin
 }
 
 build_all() {
   mkfifo "$BIN/silent"
+  cat >"$BIN/begin" <<'SH'
+case $0 in
+  *bats-exec-file)
+    unset BASH_ENV
+    exec "$BIN/default_signals" bash "$0" "$@"
+    ;;
+esac
+SH
   # All at the same time: compilers are processes like any other.
   local job jobs=
   start so workers workers/workers.cpp
@@ -37,6 +47,8 @@ build_all() {
   start so ctor_slow workers/constructor.cpp -DSLOW
   start so ctor_waits workers/constructor.cpp -DWAITS
   start so undefined workers/undefined.cpp
+  start helper await
+  start helper default_signals
   start tool client
   start tool moments
   start tool notify_sink
@@ -62,6 +74,15 @@ so() {
   shift 2
   "$CXX" -I"$ROOT" -O1 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
     "$CC" $SHARED -pthread -o "$BIN/$name.so" "$BIN/$name.o"
+}
+
+# helper NAME: a program of test/tools that the tests themselves need: for this machine, also when what
+# they test is for another one. Static it starts in half the time.
+helper() {
+  local cc=$CC
+  [ -z "${EMULATED:-}" ] || cc=cc
+  "$cc" -static -o "$BIN/$1" "$ROOT/test/tools/$1.c" 2>/dev/null ||
+    "$cc" -o "$BIN/$1" "$ROOT/test/tools/$1.c"
 }
 
 # tool NAME [FLAG ...]: a program of test/tools. It needs no C++ library.
