@@ -52,10 +52,8 @@ SH
   start tool client
   start tool moments
   start tool notify_sink
-  start tool room
   start tool second
   start tool slow_log
-  start tool handlers
   start simulation
   start application with_object "$ROOT/forkd.o"
   start application with_archive -L"$ROOT" -lforkd
