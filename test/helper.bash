@@ -56,7 +56,7 @@ await() { "$BIN/await" "$within" "$@"; }
 # These conditions are one question each, so "eventually" asks it once. A test file may add its own:
 #   heard() { await line heard 1 - "$1"; }
 #   questions="$questions heard"
-questions="has_workers new_pids logged logged_at_least logged_times printed printed_times printed_lines"
+questions="has_workers new_pids logged logged_at_least logged_times printed printed_times printed_lines found found_times"
 questions="$questions runs starts_of is_replaced gone gone_or_zombie is_state is_called lived"
 
 # eventually COMMAND ...: waits until it succeeds; fails, and says what for, when the deadline passes.
@@ -105,6 +105,9 @@ logged_times() { await line log "$1" "$1" "$2"; }
 printed() { await line out 1 - "$1"; }
 printed_times() { await line out "$1" - "$2"; }
 printed_lines() { await newlines out "$1"; }
+# found PATTERN FILE, found_times COUNT PATTERN FILE: at least so many lines of any other file.
+found() { await line "$2" 1 - "$1"; }
+found_times() { await line "$3" "$1" - "$2"; }
 # runs VERSION COUNT: so many workers have started on that version.
 runs() { await line out "$2" - "^version $1 "; }
 # starts_of NUMBER COUNT: whether that worker was started so often.

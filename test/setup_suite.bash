@@ -55,8 +55,7 @@ SH
   start tool second
   start tool slow_log
   start simulation
-  start application with_object "$ROOT/forkd.o"
-  start application with_archive -L"$ROOT" -lforkd
+  start application
   start application_in_cxx
   start throwing_application
   for job in $jobs; do wait "$job" || return; done
@@ -70,7 +69,7 @@ start() {
 so() {
   local name=$1 source=$2
   shift 2
-  "$CXX" -I"$ROOT" -O1 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
+  "$CXX" -I"$ROOT" -O0 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
     "$CC" $SHARED -pthread -o "$BIN/$name.so" "$BIN/$name.o"
 }
 
@@ -87,7 +86,7 @@ helper() {
 tool() {
   local name=$1
   shift
-  "$CXX" $CPPFLAGS -std=c++20 -O1 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
+  "$CXX" $CPPFLAGS -std=c++20 -O0 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
     "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o"
 }
 
@@ -97,12 +96,11 @@ simulation() {
     "$CC" $LDFLAGS -pthread -o "$BIN/simulate" "$BIN/simulate.o"
 }
 
-# application NAME LINK ...: the application in C, linked with forkd in some way.
+# The application in C, linked with forkd in both ways.
 application() {
-  local name=$1
-  shift
-  "$CC" -Wall -Wextra -I"$ROOT" -c -o "$BIN/$name.o" "$ROOT/test/workers/application.c" &&
-    "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o" "$@"
+  "$CC" -Wall -Wextra -I"$ROOT" -c -o "$BIN/application.o" "$ROOT/test/workers/application.c" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/with_object" "$BIN/application.o" "$ROOT/forkd.o" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/with_archive" "$BIN/application.o" -L"$ROOT" -lforkd
 }
 
 application_in_cxx() {
