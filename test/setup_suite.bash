@@ -52,7 +52,6 @@ SH
   start tool client
   start tool moments
   start tool notify_sink
-  start tool second
   start tool slow_log
   start simulation
   start application

@@ -158,6 +158,26 @@ taken_together() {
   eventually gone_or_zombie "$tracer"
 }
 
+@test "a signal disturbs nothing in the master: errno, a read, a pipe that is full" {
+  not_emulated "it runs what the tests have built"
+  "$BIN/handlers"
+}
+
+@test "what an application has set up for its signals is as before at the end, and when there was no begin" {
+  not_emulated "it runs what the tests have built"
+  "$BIN/handlers" restore
+  command -v strace >/dev/null && [ -z "$LDFLAGS" ] || return 0
+  strace -o trace -e trace=rt_sigaction "$BIN/handlers" restore
+  calls=$(grep -n '^rt_sigaction([A-Z0-9]*, {[^}]*SA_NOCLDSTOP[^}]*}, {' trace | cut -d: -f1)
+  [ "$(echo "$calls" | wc -l)" -ge 10 ]
+  for call in $(echo "$calls" | sed -n '1p;2p;$p'); do
+    run strace -o trace -e trace=rt_sigaction -e inject=rt_sigaction:error=EINVAL:when="$call" "$BIN/handlers" restore
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "$output" = "Invalid argument" ]
+  done
+}
+
 @test "HUP, INT, QUIT and TERM to a worker itself end it at its next yield, and it is replaced at once" {
   run_forkd -n 1 -l debug "$W:steady"
   for name in HUP INT QUIT TERM; do
