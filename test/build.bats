@@ -93,11 +93,14 @@ SH
     by_itself $command
     diff expected commands
   done
+  by_itself "$make" $flags
   for change in CPPFLAGS=-DOTHER CXXFLAGS=-DOTHER LDFLAGS=-Lother LDLIBS=-lother CC=fake/other CXX=fake/other; do
-    : >commands
-    by_itself "$make" $flags "$change"
     echo "$change"
-    [ "$(wc -l <commands)" -eq 6 ]
+    for further in "$change" ''; do
+      : >commands
+      by_itself "$make" $flags $further
+      [ "$(wc -l <commands)" -eq 6 ]
+    done
   done
 }
 
@@ -144,6 +147,8 @@ C
   folders="BINDIR=$PWD/b LIBDIR=$PWD/l INCLUDEDIR=$PWD/i MANDIR=$PWD/m"
   make_here install $folders
   for file in b/forkd l/libforkd.a l/pkgconfig/forkd.pc i/forkd.h m/man1/forkd.1 m/man3/forkd_run.3; do [ -e $file ]; done
+  grep -x "Cflags: -I$PWD/i" l/pkgconfig/forkd.pc
+  grep -x "Libs: -L$PWD/l -lforkd -pthread" l/pkgconfig/forkd.pc
   make_here uninstall $folders
   [ -z "$(find b l i m -type f -o -type l)" ]
 }

@@ -14,10 +14,8 @@ setup() {
 teardown() {
   local jobs
   jobs=$(jobs -pr && jobs -ps)
-  if [ -n "$jobs" ]; then
-    await kill $jobs
-    wait $jobs 2>/dev/null || :
-  fi
+  # (The shell would say of each that it was killed.)
+  [ -z "$jobs" ] || { await kill $jobs; wait $jobs || :; } 2>/dev/null
   [ -n "${BATS_TEST_COMPLETED:-}" ] || { [ ! -e log ] || { echo "--- log"; tail -n 40 log; }; }
 }
 
