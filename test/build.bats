@@ -3,25 +3,32 @@
 
 load helper
 
-# A copy of the sources, as a fresh clone has them.
-setup() {
-  cd "$BATS_TEST_TMPDIR" || return
-  W=$BIN/workers.so
-  cp -R "$ROOT/forkd.cpp" "$ROOT/Makefile" "$ROOT/test" "$ROOT/man" "$ROOT/README" .
-}
-# Without optimization, unless it is asked for: it takes three times as long.
-make_here() {
-  env -u MAKEFLAGS -u MAKELEVEL -u CPPFLAGS -u LDFLAGS CXXFLAGS=-O0 "${MAKE:-make}" "$@" >make.log 2>&1 || { cat make.log; return 1; }
+# What has been built once, for several tests: without optimization, which takes three times as long.
+setup_file() {
+  mkdir "$BATS_FILE_TMPDIR/tree"
+  cd "$BATS_FILE_TMPDIR/tree" || return
+  copy_tree
+  make_here
 }
 
+# copy_tree: the sources, as a fresh clone has them.
+# copy_built: what has been built, too.
+copy_tree() { cp -R "$ROOT/forkd.cpp" "$ROOT/Makefile" "$ROOT/test" "$ROOT/man" "$ROOT/README" .; }
+copy_built() { cp -Rp "$BATS_FILE_TMPDIR/tree/." .; }
+
+# by_itself COMMAND ...: a make that knows nothing of the one that runs the tests; what it says is in make.log.
+by_itself() { env -u MAKEFLAGS -u MAKELEVEL "$@" >make.log 2>&1 || { cat make.log; return 1; }; }
+make_here() { by_itself -u CPPFLAGS -u LDFLAGS CXXFLAGS=-O0 "${MAKE:-make}" "$@"; }
+
 @test "make builds the tool, the header, the library and the examples, and clean removes them all" {
-  find . -type f | sort >before
-  make_here
+  copy_tree
+  find . -type f | sort >../before
+  copy_built
   for file in forkd forkd.h libforkd.a worker.so httpd.so; do [ -e $file ]; done
   make_here clean
   rm make.log
-  find . -type f | sort >after
-  diff <(grep -v -e before -e after before) <(grep -v -e before -e after after)
+  find . -type f | sort >../after
+  diff ../before ../after
 }
 
 @test "the tool needs the C library and the loader alone" {
@@ -41,7 +48,7 @@ make_here() {
 }
 
 @test "forkd.h is what forkd.cpp says, and compiles as C and as C++" {
-  make_here forkd.h
+  copy_built
   size=$(wc -l <forkd.h)
   [ "$size" -ge 30 ]
   # Every line of it stands in forkd.cpp, in the same order and without a gap.
@@ -54,31 +61,63 @@ make_here() {
   "$CXX" -std=c++11 -Wall -Wextra -Wpedantic -I. -c use.cpp
 }
 
-@test "what another compiler or other flags have made is built anew, and nothing else" {
-  make_here
-  make_here
-  never grep -e ' -c ' make.log
-  for change in CPPFLAGS=-DOTHER CC="$CC -pipe"; do
-    make_here "$change"
-    for name in forkd.o worker.o httpd.o; do grep -e "-c -o $name" make.log; done
-    grep -e '-o forkd ' make.log
+# fake NAME: a compiler that notes how it was called, and makes an empty file.
+fake() {
+  mkdir -p fake
+  cat >"fake/$1" <<'SH'
+#!/bin/sh
+echo "${0##*/} $*" >>commands
+while [ "$1" != -o ]; do shift; done
+: >"$2"
+SH
+  chmod +x "fake/$1"
+}
+
+@test "make runs the user's compilers with the user's flags, and again for other ones, and for nothing else" {
+  copy_tree
+  for name in cc c++ other; do fake $name; done
+  flags='CC=fake/cc CXX=fake/c++ CPPFLAGS=-DPRE CXXFLAGS=-DOPT LDFLAGS=-Llink LDLIBS=-llib'
+  make=${MAKE:-make}
+  by_itself "$make" $flags
+  [ "$(grep -c '^c++ .*-DPRE.* -DOPT.* -c -o [a-z]*\.o .*\.cpp$' commands)" -eq 3 ]
+  [ "$(grep -c '^cc .*-o [a-z.]* .*-Llink.* -llib$' commands)" -eq 3 ]
+  [ "$(wc -l <commands)" -eq 6 ]
+  by_itself "$make" $flags
+  [ "$(wc -l <commands)" -eq 6 ]
+  # The environment is as good, and so is the other make.
+  mv commands expected
+  for command in "env $flags $make -e" "bmake $flags"; do
+    command -v "${command%% *}" >/dev/null || continue
+    rm -f commands
+    by_itself "$make" clean
+    by_itself $command
+    diff expected commands
+  done
+  by_itself "$make" $flags
+  for change in CPPFLAGS=-DOTHER CXXFLAGS=-DOTHER LDFLAGS=-Lother LDLIBS=-lother CC=fake/other CXX=fake/other; do
+    echo "$change"
+    for further in "$change" ''; do
+      : >commands
+      by_itself "$make" $flags $further
+      [ "$(wc -l <commands)" -eq 6 ]
+    done
   done
 }
 
 @test "two builds are the same, byte for byte" {
   [ "$(uname)" = Linux ] || skip "what ar(1) writes depends on the system"
-  mkdir other
-  cp -R forkd.cpp Makefile test other
-  make_here CXXFLAGS=-O2
-  (cd other && make_here CXXFLAGS=-O2)
-  for file in forkd forkd.o libforkd.a worker.so httpd.so; do cmp $file other/$file; done
+  copy_tree
+  make_here
+  for file in forkd forkd.o libforkd.a worker.so httpd.so; do cmp $file "$BATS_FILE_TMPDIR/tree/$file"; done
 }
 
 @test "after make install a program elsewhere is compiled, linked and run; uninstall removes all" {
+  copy_built
   mkdir elsewhere
   dest="$PWD/a root"
   where="PREFIX=/usr LIBDIR=/usr/lib/some-machine"
   make_here install DESTDIR="$dest" $where
+  never grep -e ' -c ' make.log # nothing is built again
   (cd "$dest" && find . -type f | sort) >files
   for file in bin/forkd include/forkd.h lib/some-machine/libforkd.a lib/some-machine/pkgconfig/forkd.pc \
     share/man/man1/forkd.1 share/man/man3/forkd.3; do
@@ -104,14 +143,19 @@ C
 }
 
 @test "each folder of make install may be chosen" {
-  make_here install BINDIR="$PWD/b" LIBDIR="$PWD/l" INCLUDEDIR="$PWD/i" MANDIR="$PWD/m"
+  copy_built
+  folders="BINDIR=$PWD/b LIBDIR=$PWD/l INCLUDEDIR=$PWD/i MANDIR=$PWD/m"
+  make_here install $folders
   for file in b/forkd l/libforkd.a l/pkgconfig/forkd.pc i/forkd.h m/man1/forkd.1 m/man3/forkd_run.3; do [ -e $file ]; done
-  make_here uninstall BINDIR="$PWD/b" LIBDIR="$PWD/l" INCLUDEDIR="$PWD/i" MANDIR="$PWD/m"
+  grep -x "Cflags: -I$PWD/i" l/pkgconfig/forkd.pc
+  grep -x "Libs: -L$PWD/l -lforkd -pthread" l/pkgconfig/forkd.pc
+  make_here uninstall $folders
   [ -z "$(find b l i m -type f -o -type l)" ]
 }
 
 @test "the README's application is built by what pkg-config says" {
   command -v pkg-config >/dev/null || skip "no pkg-config"
+  copy_built
   make_here install PREFIX="$PWD/root"
   awk '$0 == "```" { inside = 0 } inside { print } /^```cpp/ { inside = ++number == 2 }' README >app.cpp
   export PKG_CONFIG_PATH=$PWD/root/lib/pkgconfig
@@ -124,12 +168,12 @@ C
 }
 
 @test "a Debian package is built from the tree, hardened, and its forkd runs" {
+  [ -n "${PACKAGE:-}" ] || skip "only with PACKAGE=yes: it takes long"
   command -v dh >/dev/null && command -v dpkg-buildpackage >/dev/null || skip "no debhelper"
   [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
   [ "$CC" = cc ] || skip "a package is for the system's own compiler"
-  mkdir -p tree/debian/source
-  cp -R forkd.cpp Makefile test man README tree
-  cd tree
+  copy_tree
+  mkdir -p debian/source
   printf 'Source: forkd\nMaintainer: nobody <nobody@localhost>\nBuild-Depends: debhelper-compat (= 13)\n\n' >debian/control
   printf 'Package: forkd\nArchitecture: any\nDepends: ${shlibs:Depends}\nDescription: process manager\n' >>debian/control
   printf 'forkd (1.0) unstable; urgency=low\n\n  * A test.\n\n -- nobody <nobody@localhost>  Thu, 01 Jan 1970 00:00:00 +0000\n' >debian/changelog
@@ -145,9 +189,8 @@ override_dh_auto_install:
 	dh_auto_install -- PREFIX=/usr LIBDIR=/usr/lib/$(DEB_HOST_MULTIARCH)
 RULES
   chmod +x debian/rules
-  env -u MAKEFLAGS -u MAKELEVEL -u CC -u CXX -u CPPFLAGS -u LDFLAGS dpkg-buildpackage -b -d -us -uc >../build.log 2>&1 || { tail -n 30 ../build.log; return 1; }
-  cd ..
-  dpkg -x forkd_1.0_*.deb root
+  env -u MAKEFLAGS -u MAKELEVEL -u CC -u CXX -u CPPFLAGS -u LDFLAGS dpkg-buildpackage -b -d -us -uc >build.log 2>&1 || { tail -n 30 build.log; return 1; }
+  dpkg -x ../forkd_1.0_*.deb root
   root/usr/bin/forkd --version
   [ -n "$(find root/usr/lib/*/ -name libforkd.a)" ]
   readelf -d root/usr/bin/forkd | grep BIND_NOW
@@ -162,21 +205,8 @@ run_forkd_of_package() {
   stops_with 0
 }
 
-@test "the user's CC, CXX, CXXFLAGS and LDFLAGS are used" {
-  make_here CXXFLAGS='-O0 -DSOMETHING_OF_THE_USER' LDFLAGS='-Wl,-O1'
-  grep -q -e '-c.*forkd.cpp' make.log
-  grep -q -e '-DSOMETHING_OF_THE_USER' make.log
-  grep -q -e '-o forkd .*-Wl,-O1' make.log
-}
-
-@test "bmake builds the same" {
-  command -v bmake >/dev/null || skip "no bmake"
-  MAKE=bmake make_here
-  for file in forkd forkd.h libforkd.a worker.so; do [ -e $file ]; done
-  ./forkd --version
-}
-
 @test "make test says what is missing when there is no bats" {
+  copy_tree
   run make_here test BATS=no-such-bats
   [ "$status" -ne 0 ]
   [[ $output == *"bats"*"install"* ]]

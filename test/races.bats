@@ -1,26 +1,21 @@
 #!/usr/bin/env bats
-# Races made wide: steps in every order (room.cpp), and many reloads in a row.
+# Races that many reloads in a row make wide.
 
 load helper
 
-@test "never more workers are let go than there is room, whatever the order of the steps" {
-  "$BIN/room" "${ROLLS:-100}"
-}
-
-@test "a request that comes while a worker takes room is not lost" {
-  "$BIN/room" "${ROLLS:-100}" signals
-}
-
-@test "a hundred quick reloads of a pool of one wait for no clock" {
-  start_one
+@test "quick reloads of a pool of one, one after the other, wait for no clock" {
+  start_one -w 0
   eventually runs 1 1
-  for round in $(seq 100); do
-    deploy two
+  for round in $(seq "${RELOADS:-50}"); do
     signal HUP
     eventually logged_times "$round" "reload complete"
   done
-  # A reload that missed its moment is over when the master looks the next time: a second later.
-  slow=$(grep -c "reload complete after [1-9]" log) || :
-  echo "$slow of 100 took a second or more"
-  [ "$slow" -le 5 ]
+  # One that missed its moment is over when the master looks the next time: a second later.
+  sed -n 's/.*reload complete after \([0-9.]*\) s.*/\1/p' log | sort -n | awk '
+    { took[NR] = $1 }
+    END {
+      for (i = 1; i <= NR; i++) if (took[i] >= took[int((NR + 1) / 2)] + 0.9) late++
+      printf "%d of %d took a second more than most\n", late, NR
+      exit late > NR / 20
+    }'
 }

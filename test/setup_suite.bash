@@ -17,10 +17,20 @@ setup_suite() {
     [ ! -e "$BIN/failed" ] || { echo "what the tests run was not built, see above" >&2; return 1; }
     sleep 0.1
   done
+  # Each test file is run by a shell of its own, and reads this first.
+  export BASH_ENV=$BIN/begin
 }
 
 build_all() {
   mkfifo "$BIN/silent"
+  cat >"$BIN/begin" <<'SH'
+case $0 in
+  *bats-exec-file)
+    unset BASH_ENV
+    exec "$BIN/default_signals" bash "$0" "$@"
+    ;;
+esac
+SH
   # All at the same time: compilers are processes like any other.
   local job jobs=
   start so workers workers/workers.cpp
@@ -37,16 +47,14 @@ build_all() {
   start so ctor_slow workers/constructor.cpp -DSLOW
   start so ctor_waits workers/constructor.cpp -DWAITS
   start so undefined workers/undefined.cpp
+  start helper await
+  start helper default_signals
   start tool client
   start tool moments
   start tool notify_sink
-  start tool room
-  start tool second
   start tool slow_log
-  start tool handlers
   start simulation
-  start application with_object "$ROOT/forkd.o"
-  start application with_archive -L"$ROOT" -lforkd
+  start application
   start application_in_cxx
   start throwing_application
   for job in $jobs; do wait "$job" || return; done
@@ -60,15 +68,24 @@ start() {
 so() {
   local name=$1 source=$2
   shift 2
-  "$CXX" -I"$ROOT" -O1 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
+  "$CXX" -I"$ROOT" -O0 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
     "$CC" $SHARED -pthread -o "$BIN/$name.so" "$BIN/$name.o"
+}
+
+# helper NAME: a program of test/tools that the tests themselves need: for this machine, also when what
+# they test is for another one. Static it starts in half the time.
+helper() {
+  local cc=$CC
+  [ -z "${EMULATED:-}" ] || cc=cc
+  "$cc" -static -o "$BIN/$1" "$ROOT/test/tools/$1.c" 2>/dev/null ||
+    "$cc" -o "$BIN/$1" "$ROOT/test/tools/$1.c"
 }
 
 # tool NAME [FLAG ...]: a program of test/tools. It needs no C++ library.
 tool() {
   local name=$1
   shift
-  "$CXX" $CPPFLAGS -std=c++20 -O1 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
+  "$CXX" $CPPFLAGS -std=c++20 -O0 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
     "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o"
 }
 
@@ -78,12 +95,11 @@ simulation() {
     "$CC" $LDFLAGS -pthread -o "$BIN/simulate" "$BIN/simulate.o"
 }
 
-# application NAME LINK ...: the application in C, linked with forkd in some way.
+# The application in C, linked with forkd in both ways.
 application() {
-  local name=$1
-  shift
-  "$CC" -Wall -Wextra -I"$ROOT" -c -o "$BIN/$name.o" "$ROOT/test/workers/application.c" &&
-    "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o" "$@"
+  "$CC" -Wall -Wextra -I"$ROOT" -c -o "$BIN/application.o" "$ROOT/test/workers/application.c" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/with_object" "$BIN/application.o" "$ROOT/forkd.o" &&
+    "$CC" $LDFLAGS -pthread -o "$BIN/with_archive" "$BIN/application.o" -L"$ROOT" -lforkd
 }
 
 application_in_cxx() {

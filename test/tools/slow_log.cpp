@@ -1,151 +1,171 @@
-// The log on a standard error that takes nothing: forkd.cpp's own functions, without its loop.
+// The log on a standard error that takes nothing: forkd never waits for it, counts each line that is
+// lost, and tells the count as soon as there is room.
 //
-//   slow_log pipe|socket|terminal   what is lost is counted, and told as soon as there is room
-//   slow_log alarm                  a write that blocks is cut short, and leaves no trace
+//   slow_log pipe|socket|terminal|journal     "journal": a socket that JOURNAL_STREAM names
 //
-// Where forkd would block, this does.
-#define main forkd_main
-#include "../../forkd.cpp"
-#undef main
+// Runs $FORKD with a worker of $BIN/workers.so. Prints what was wrong.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
+#include <unistd.h>
 
-static bool failed(const char* what) { return printf("%s\n", what) < 0; }
+static const int deadline = 120000;  // milliseconds
 
-// Makes a pair of descriptors, one of them standard error; returns the other one.
-static int connect_stderr(const char* kind) {
-  int ends[2] = {-1, -1};
-  if (strcmp(kind, "socket") == 0) {
-    socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+static pid_t master;
+
+[[noreturn]] static void fail(const char* what) {
+  if (master > 0) kill(master, SIGKILL);
+  printf("%s\n", what);
+  exit(1);
+}
+
+// The two ends of such a standard error: where forkd writes, and where it is read.
+static void open_ends(const char* kind, int* ends) {
+  if (strcmp(kind, "pipe") == 0) {
+    if (pipe(ends) != 0) fail("no pipe");
   } else if (strcmp(kind, "terminal") == 0) {
     ends[0] = posix_openpt(O_RDWR | O_NOCTTY);
-    if (ends[0] >= 0 && grantpt(ends[0]) == 0 && unlockpt(ends[0]) == 0)
-      ends[1] = open(ptsname(ends[0]), O_RDWR | O_NOCTTY);
+    if (ends[0] < 0 || grantpt(ends[0]) != 0 || unlockpt(ends[0]) != 0) fail("no terminal");
+    ends[1] = open(ptsname(ends[0]), O_RDWR | O_NOCTTY);
     termios raw;
     tcgetattr(ends[1], &raw);
     raw.c_oflag = 0;  // or the terminal makes two bytes of a newline
     tcsetattr(ends[1], TCSANOW, &raw);
-  } else if (pipe(ends) != 0) {
-    return -1;
+  } else if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
+    fail("no socket");
   }
-  dup2(ends[1], STDERR_FILENO);
-  close(ends[1]);
-  return ends[0];
+  for (int i = 0; i < 2; i++) fcntl(ends[i], F_SETFD, FD_CLOEXEC);
 }
 
-// Reads what is there to the end of the text, of which the last part is kept.
-static void read_rest(int fd, char* text, size_t size) {
-  size_t length = 0;
-  pollfd in{.fd = fd, .events = POLLIN, .revents = 0};
-  // A terminal may hand over the last bytes a moment later.
-  while (poll(&in, 1, 200) == 1) {
-    if (length > size / 2) {
-      memmove(text, text + length - size / 4, size / 4);
-      length = size / 4;
+// Fills it, until there is no room for some time. (A terminal finds more.)
+static void fill(int fd) {
+  static char page[4096];
+  memset(page, '~', sizeof page);
+  pollfd out{.fd = fd, .events = POLLOUT, .revents = 0};
+  const int flags = fcntl(fd, F_GETFL);
+  fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+  do {
+    while (write(fd, page, sizeof page) > 0 || write(fd, page, 1) > 0) {
     }
-    const ssize_t n = read(fd, text + length, size - 1 - length);
-    if (n <= 0) break;
-    length += static_cast<size_t>(n);
+  } while (poll(&out, 1, 50) == 1);
+  fcntl(fd, F_SETFL, flags);
+}
+
+static char text[1 << 20];
+static size_t length;
+
+static bool has_line(const char* words) {
+  const char* found = strstr(text, words);
+  return found && strchr(found, '\n');
+}
+
+// Reads on until there is a line with these words; without words, what is there.
+static void read_until(int fd, const char* words) {
+  pollfd in{.fd = fd, .events = POLLIN, .revents = 0};
+  while (!words || !has_line(words)) {
+    if (poll(&in, 1, words ? deadline : 200) != 1) {
+      if (!words) return;
+      fail(words);
+    }
+    char bytes[4096];
+    const ssize_t n = read(fd, bytes, sizeof bytes);
+    if (n <= 0) fail("it has ended");
+    for (ssize_t i = 0; i < n; i++)
+      if (bytes[i] != '~' && length < sizeof text - 1) text[length++] = bytes[i];
   }
-  text[length] = '\0';
 }
 
-static bool check_count(const char* kind) {
-  static char text[65536], wanted[256];
-  const int reader = connect_stderr(kind);
-  if (reader < 0) return failed("no such standard error here");
-  open_log();
-  for (int i = 0; i < 1000000 && dropped_lines == 0; i++) log_event(LOG_INFO, "line %d", i);
-  if (dropped_lines != 1) return failed("no line was dropped");
-  log_event(LOG_INFO, "a second one");
-  log_event(LOG_INFO, "a third one");
-  const bool was_open = line_is_open;
-  read_rest(reader, text, sizeof text);
-  if ((text[strlen(text) - 1] != '\n') != was_open) return failed("the open line is none");
-  log_event(LOG_INFO, "there is room");
-  log_event(LOG_INFO, "all is well");
-  read_rest(reader, text, sizeof text);
-  const int pid = master_pid;
-  snprintf(wanted, sizeof wanted,
-           "%sforkd[%d]: warning: 3 log lines were dropped\nforkd[%d]: info: there is room\n"
-           "forkd[%d]: info: all is well\n",
-           was_open ? "\n" : "", pid, pid, pid);
-  if (strcmp(text, wanted) != 0) return printf("not %s, but %s", wanted, text) < 0;
-  return true;
+// Waits for one more worker to print a line.
+static void wait_for_worker(int fd) {
+  char byte = 0;
+  pollfd in{.fd = fd, .events = POLLIN, .revents = 0};
+  while (byte != '\n')
+    if (poll(&in, 1, deadline) != 1 || read(fd, &byte, 1) != 1) fail("the log holds forkd up");
 }
 
-static void not_mine(int) {}
-
-// Whether SIGALRM is as the application has it: handled, blocked, and its timer armed or not.
-static bool alarm_is(void (*handler)(int), bool armed) {
-  struct sigaction action;
-  sigset_t mask;
-  itimerval timer;
-  sigaction(SIGALRM, nullptr, &action);
-  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
-  getitimer(ITIMER_REAL, &timer);
-  const bool handled = action.sa_handler == handler && action.sa_flags & SA_RESTART;
-  const bool blocked = sigismember(&mask, SIGALRM) == 1;
-  const bool timed = armed ? timer.it_value.tv_sec > 500 && timer.it_interval.tv_sec == 7
-                           : timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0;
-  return handled && blocked && timed;
+static bool ends_with(const char* line, const char* end) {
+  const size_t size = strlen(line);
+  return size >= strlen(end) && strcmp(line + size - strlen(end), end) == 0;
 }
 
-struct AlarmCheck {
-  void (*handler)(int);
-  bool good;
-};
-static void* check_alarm(void* which) {
-  auto& check = *static_cast<AlarmCheck*>(which);
-  static char text[4 << 20];
-  Ms shortest = never;
-  master_thread = pthread_self();
-  struct sigaction action {};
-  action.sa_handler = check.handler;
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGALRM, &action, nullptr);
-  sigset_t alarm;
-  sigemptyset(&alarm);
-  sigaddset(&alarm, SIGALRM);
-  pthread_sigmask(SIG_BLOCK, &alarm, nullptr);
-  for (int i = 0; i < 2; i++) {
-    const bool armed = i == 1;
-    const int reader = connect_stderr("pipe");
-    const itimerval timer{.it_interval = {7, 0}, .it_value = {1000, 0}};
-    if (armed) setitimer(ITIMER_REAL, &timer, nullptr);
-    const Ms began = clock_ms();
-    const ssize_t written = write_in_time(text, sizeof text);  // more than a pipe holds
-    shortest = min(shortest, clock_ms() - began);
-    if (written <= 0 || written >= ssize_t{sizeof text}) return failed("not cut short"), nullptr;
-    if (!alarm_is(check.handler, armed)) return failed("SIGALRM is not as before"), nullptr;
-    if (write_in_time(text, 1) > 0) return failed("there was room"), nullptr;
-    if (!alarm_is(check.handler, armed))
-      return failed("SIGALRM is not as before, without room"), nullptr;
-    close(reader);
+// Each of the events is there, or cut where there was no more room, or counted.
+static void check(int events, int pid, bool journal) {
+  char info[64], warning[64];
+  snprintf(info, sizeof info, journal ? "<6>" : "forkd[%d]: info: ", pid);
+  snprintf(warning, sizeof warning, journal ? "<4>" : "forkd[%d]: warning: ", pid);
+  int whole = 0, cut = 0, dropped = 0;
+  if (text[0] == '\n' || strstr(text, "\n\n")) fail("a line was ended that was none");
+  for (char* line = strtok(text, "\n"); line; line = strtok(nullptr, "\n")) {
+    int count = 0;
+    if (strncmp(line, warning, strlen(warning)) == 0 &&
+        sscanf(line + strlen(warning), "%d log lines were dropped", &count) == 1) {
+      dropped += count;
+    } else if (strncmp(line, info, strlen(info)) == 0 &&
+               (ends_with(line, " started") || ends_with(line, ": 1") ||
+                (strstr(line, "target is now ") && !ends_with(line, " ")))) {
+      whole++;
+    } else if (strncmp(line, info, strlen(line) < strlen(info) ? strlen(line) : strlen(info)) != 0) {
+      fail(line);
+    } else {
+      cut++;
+    }
   }
-  // It takes a few milliseconds, and on a busy machine not each time more than half a second.
-  if (shortest > 500) return failed("the write took too long"), nullptr;
-  const itimerval none{};
-  setitimer(ITIMER_REAL, &none, nullptr);
-  check.good = true;
-  return nullptr;
+  if (whole + cut + dropped == events && cut <= 1 && dropped > 0) return;
+  printf("%d whole, %d cut, %d dropped, but %d events\n", whole, cut, dropped, events);
+  exit(1);
 }
 
 int main(int argc, char** argv) {
-  master_pid = getpid();
-  master_thread = pthread_self();
-  signal(SIGPIPE, SIG_IGN);
   if (argc != 2) return 2;
-  if (strcmp(argv[1], "alarm") != 0) return check_count(argv[1]) ? 0 : 1;
-  // First with the default action: a SIGALRM that comes after that is restored ends the process.
-  AlarmCheck alone{.handler = SIG_DFL, .good = false},
-      in_thread{.handler = not_mine, .good = false};
-  pthread_t thread;
-  check_alarm(&alone);
-  sigset_t none;
-  sigemptyset(&none);
-  pthread_sigmask(SIG_SETMASK, &none, nullptr);
-  // The kernel gives the signal of a timer to the first thread, if that does not block it.
-  if (pthread_create(&thread, nullptr, check_alarm, &in_thread) != 0) return 1;
-  pthread_join(thread, nullptr);
-  return alone.good && in_thread.good ? 0 : 1;
+  const bool journal = strcmp(argv[1], "journal") == 0;
+  int ends[2], out[2];
+  open_ends(argv[1], ends);
+  if (pipe(out) != 0) return 2;
+  if (journal) {
+    struct stat is;
+    char name[64];
+    fstat(ends[1], &is);
+    snprintf(name, sizeof name, "%llu:%llu", static_cast<unsigned long long>(is.st_dev),
+             static_cast<unsigned long long>(is.st_ino));
+    setenv("JOURNAL_STREAM", name, 1);
+  }
+  fill(ends[1]);
+  const pid_t pid = master = fork();
+  if (pid == 0) {
+    char worker[4096];
+    snprintf(worker, sizeof worker, "%s/workers.so:arguments", getenv("BIN"));
+    dup2(out[1], STDOUT_FILENO);
+    dup2(ends[1], STDERR_FILENO);
+    close(out[0]);
+    close(out[1]);
+    execl(getenv("FORKD"), "forkd", worker, nullptr);
+    _exit(127);
+  }
+  close(out[1]);
+  wait_for_worker(out[0]);
+  kill(pid, SIGUSR1);
+  wait_for_worker(out[0]);
+  // Room for a part of a line, where a part is taken.
+  char some[30];
+  if (read(ends[0], some, sizeof some) <= 0) return 2;
+  kill(pid, SIGUSR1);
+  wait_for_worker(out[0]);
+  read_until(ends[0], nullptr);
+  kill(pid, SIGUSR1);
+  wait_for_worker(out[0]);
+  read_until(ends[0], "worker 3 (pid");
+  kill(pid, SIGTERM);
+  int status = -1;
+  for (int waited = 0; waitpid(pid, &status, WNOHANG) == 0 && waited < deadline; waited++)
+    poll(nullptr, 0, 1);
+  if (status != 0) fail("it has not ended with status 0");
+  check(8, pid, journal);
+  return 0;
 }
