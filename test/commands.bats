@@ -36,42 +36,61 @@ load helper
   [ "$(mask SigBlk first)" -eq $((1 << (usr1 - 1))) ]
 }
 
+# traced_commands INJECTION [OPTION ...]: forkd with commands that sleep, while strace meddles with a system
+# call of the master and of each worker.
+traced_commands() {
+  rm -f log
+  strace -f -o trace -e trace=getppid,setpgid -e inject="$1" "$FORKD" "${@:2}" sleep 1000 >>out 2>>log 3>&- &
+  tracer=$!
+  # It logs once it has children; no worker has any.
+  eventually logged "worker 0 (pid [0-9]*) started"
+  master=$(living "$tracer")
+}
+# Each worker stops before it is executed, at the call that only workers make; until then all signals are
+# blocked. Goes on with them until they have been executed.
+hold=getppid:signal=SIGSTOP
+lets_go() {
+  kill -CONT "$1" && is_called "$1" sleep
+}
+
 @test "USR1 and USR2 that come before a command is executed were meant for the master, and harm nothing" {
   not_emulated "strace sees the emulator"
-  needs_linux "a worker begins by prctl(2), which is made slow here"
   command -v strace >/dev/null || skip "no strace"
-  eventually signalled_in_time
-  # It has been executed, with default signals.
-  eventually is_called "$(living "$master")" sleep
-  logged_times 1 started
-}
-# Several tries, for it is over in half a second. Until then all signals are blocked.
-signalled_in_time() {
-  rm -f log
-  strace -f -o trace -e trace=prctl -e inject=prctl:delay_enter=500000:when=1 \
-    "$FORKD" sleep 1000 >>out 2>>log 3>&- &
-  tracer=$!
-  eventually logged "worker 0 (pid [0-9]*) started"
-  master=$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)
+  traced_commands $hold
   worker=$(pid_of 0)
-  kill -USR1 "$worker" && kill -USR2 "$worker" && is_pending USR1 && is_pending USR2
+  kill -USR1 "$worker"
+  kill -USR2 "$worker"
+  is_pending USR1
+  is_pending USR2
+  # It is executed, with default signals.
+  eventually lets_go "$worker"
+  logged_times 1 started
 }
 is_pending() { [ $(($(mask ShdPnd "/proc/$worker/status") >> ($(kill -l "$1") - 1) & 1)) -eq 1 ]; }
 
 @test "a command leads its process group from the start, whoever of master and command is slow" {
   command -v strace >/dev/null || skip "no strace"
-  # The command runs before the master has done its part;
-  strace -o trace -e trace=setpgid -e inject=setpgid:delay_enter=300000 \
+  # The master never does its part;
+  strace -o trace -e trace=setpgid -e inject=setpgid:retval=0 \
     "$FORKD" sh -c 'ps -o pgid= -p $$ >group; echo $$ >own; exec sleep 1000' >>out 2>>log 3>&- &
   eventually test -s own
-  [ "$(tr -d ' ' <group)" = "$(cat own)" ]
-  # and the master goes on before the command has. Each process's first call is slow, so it is the
-  # second worker.
-  rm log
-  strace -f -o trace -e trace=setpgid -e inject=setpgid:delay_enter=500000:when=1 \
-    "$FORKD" -n 2 sleep 1000 >>out 2>>log 3>&- &
-  eventually logged "worker 1 (pid [0-9]*) started"
-  [ "$(ps -o pgid= -p "$(pid_of 1)" | tr -d ' ')" = "$(pid_of 1)" ]
+  [ $(($(cat group))) -eq "$(cat own)" ]
+  # and the command does not come to its own.
+  traced_commands $hold
+  leads_group "$(pid_of 0)"
+}
+leads_group() { [ $(($(ps -o pgid= -p "$1"))) -eq "$1" ]; }
+
+@test "a command has what was in the environment, its number and the sockets, and nothing else" {
+  # None that forkd replaces or takes out is there at first.
+  env -i PATH="$PATH" FIRST=1 LAST=2 \
+    "$FORKD" -b ./socket sh -c 'env >new; mv new environment; exec sleep 1000' >>out 2>>log 3>&- &
+  master=$!
+  eventually test -e environment
+  # (The shell has some of its own.)
+  [ "$(grep -v '^\(_\|PWD\|OLDPWD\|SHLVL\)=' environment | sort)" = "$(printf '%s\n' FIRST=1 FORKD_WORKER=0 LAST=2 \
+    LISTEN_FDS=1 "LISTEN_PID=$(pid_of 0)" "PATH=$PATH" | sort)" ]
+  stops_with 0
 }
 
 @test "a command has none of the master's descriptors" {
@@ -119,46 +138,49 @@ is_pending() { [ $(($(mask ShdPnd "/proc/$worker/status") >> ($(kill -l "$1") - 
   logged "cannot load node:18: No such file or directory (a colon makes it PATH:SYMBOL; for a command: env node:18)"
 }
 
-@test "a command that fails at once and always makes the master give up" {
+@test "the master gives up on commands that fail at once and always" {
   run_forkd false
   ends_with 1
   logged_times 5 "exited with status 1"
 }
 
-@test "a command that has run for the warm-up time was healthy: the master does not give up" {
-  run_forkd -w 0.2 sh -c 'sleep 0.3; exit 4'
-  eventually logged_at_least 6 "exited with status 4"
-  kill -0 "$master"
-}
-
-@test "the master does not give up on commands that end with 0" {
+@test "a command that has run for the warm-up time, or ends with 0, was healthy: the master does not give up" {
+  # Once: from then on it fails at once.
+  run_forkd -w 0.1 sh -c '[ ! -e ran ] || exit 4; sleep 0.3; >ran; exit 4'
+  eventually logged_at_least 5 "exited with status 4"
+  # It would be over now.
+  eventually starts_of 0 6
+  signal KILL
+  rm log
   run_forkd true
-  eventually starts_of 0 8
-  kill -0 "$master"
+  eventually starts_of 0 6
+  never logged "giving up"
 }
 
 @test "a command that disappears later does not end the pool" {
   printf '#!/bin/sh\nexec sleep 1000\n' >job
   chmod +x job
-  run_forkd -w 1 -n 2 ./job
-  # Healthy: a second after its exec.
-  eventually lived "$(pid_of 1)" 2
+  run_forkd -w 0 -n 2 ./job
+  # Healthy: its reload is complete.
+  eventually has_workers 2
+  signal HUP
+  eventually logged "reload complete"
+  eventually has_workers 2
   mv job hidden
   old=$(pid_of 0)
   kill -KILL "$old"
   eventually logged "error: worker 0 .*could not start: cannot execute './job': No such file"
   never logged critical
   mv hidden job
-  eventually starts_of 0 3
   eventually has_workers 2
 }
 
 @test "a command is reloaded, too" {
-  run_forkd -w 0.3 -n 2 sh -c 'echo "number $FORKD_WORKER"; exec sleep 1000'
+  run_forkd -w 0 -n 2 sh -c 'echo "number $FORKD_WORKER"; exec sleep 1000'
   eventually printed_lines 2
   before=$(living "$master" | tr '\n' ' ')
   signal HUP
-  eventually logged "reload succeeded"
+  eventually logged "reload complete"
   eventually new_pids "$before"
   eventually has_workers 2
   printed "number 1024"
@@ -206,13 +228,30 @@ has_lines() { [ "$(wc -l <"$2")" -ge "$1" ]; }
   eventually gone_or_zombie "$(cat child)"
 }
 
+# It ends by itself when forkd has ended.
+left_group='$SIG{TERM} = "IGNORE"; $parent = getppid(); setpgrp(0, getpgrp($parent)) or die; $| = 1; print "left\n"; select(undef, undef, undef, 0.05) while getppid() == $parent'
+
 @test "a command that has left its process group is killed all the same" {
   command -v perl >/dev/null || skip "no perl"
-  run_forkd -g 0.5 perl -e '$SIG{TERM} = "IGNORE"; setpgrp(0, getpgrp(getppid())) or die; print "left\n"; $| = 1; print "."; sleep 1 while 1'
+  run_forkd -g 0.5 perl -e "$left_group"
   eventually printed left
   old=$(pid_of 0)
   stops_with 3
   gone_or_zombie "$old"
+  logged "worker 0 (pid $old) has not ended and is killed"
+}
+
+@test "a command that cannot be killed, and whose group is gone, is not waited for" {
+  command -v perl >/dev/null && command -v strace >/dev/null || skip "needs perl and strace"
+  # TERM and CONT come before that.
+  strace -o trace -e trace=kill -e inject=kill:error=EPERM:when=3 \
+    "$FORKD" -g 0.5 perl -e "$left_group" >>out 2>>log 3>&- &
+  tracer=$!
+  eventually printed left
+  kill -TERM "$(living "$tracer")"
+  master=$tracer
+  ends_with 3
+  logged "worker 0 (pid [0-9]*) has not ended and cannot be killed: Operation not permitted"
 }
 
 @test "a command that was asked to end before gets TERM again at the shutdown" {

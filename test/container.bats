@@ -12,79 +12,54 @@ load helper
 setup_file() {
   export IMAGES=$BATS_FILE_TMPDIR/images
   # Flags that the user has chosen for his forkd (a sanitizer) need files that no image has.
-  (unset CXXFLAGS && sh "$ROOT/test/tools/image.sh" "$IMAGES") >"$BATS_FILE_TMPDIR/images.txt"
+  CXXFLAGS=-O0 sh "$ROOT/test/tools/image.sh" "$IMAGES" >"$BATS_FILE_TMPDIR/images.txt"
   sed -n 's/.*skipped/# &/p' "$BATS_FILE_TMPDIR/images.txt" >&3
-
-  # The example in a hurry, and a next version of it.
-  sed 's/sleep(1)/usleep(10000)/' "$ROOT/test/examples/worker.cpp" >"$IMAGES/ping.cpp"
-  sed 's/ping/pong/' "$IMAGES/ping.cpp" >"$IMAGES/pong.cpp"
-  cp "$ROOT/test/workers/workers.cpp" "$IMAGES"
-  local name
-  for name in ping pong workers; do
-    [ ! -e "$IMAGES/glibc" ] || build glibc "$CC" "$CXX" $name
-    [ ! -e "$IMAGES/musl" ] || build musl "$(musl "$CC")" "$(musl "$CXX")" $name
-  done
+  # What the tests run is for the first of these two; for the other one it is built here.
+  export OWN=musl
+  [ ! -e "$IMAGES/glibc" ] || OWN=glibc
+  cp "$BIN/one.so" "$IMAGES/$OWN.one.so"
+  cp "$BIN/two.so" "$IMAGES/$OWN.two.so"
+  [ "$OWN" = musl ] || [ ! -e "$IMAGES/musl" ] || { build_for_musl one 1 && build_for_musl two 2; }
 }
 
-# build IMAGE CC CXX NAME
-build() {
-  "$3" -I"$ROOT" -O1 -fPIC -c -o "$IMAGES/$4.o" "$IMAGES/$4.cpp" &&
-    "$2" -shared -pthread -o "$IMAGES/$1.$4.so" "$IMAGES/$4.o"
+# build_for_musl NAME VERSION
+build_for_musl() {
+  musl-gcc -x c++ -std=c++20 -fno-exceptions -fno-rtti "-DVERSION=\"$2\"" -I"$ROOT" -fPIC -shared \
+    -o "$IMAGES/musl.$1.so" "$ROOT/test/workers/versioned.cpp"
 }
 
-# musl COMPILER: the one for musl; that is COMPILER itself where there is only musl.
-musl() { if [ -e "$IMAGES/glibc" ]; then echo musl-gcc; else echo "$1"; fi; }
+# make_root FOLDER IMAGE: the folder, with the image as its root, and in that the worker.
+make_root() {
+  mkdir "$1"
+  # Links: nothing is written into these files.
+  cp -Rl "$IMAGES/$2" "$1/root"
+  chmod -R a+rX "$1/root"
+  [ "$2" = static ] || ln -f "$IMAGES/$2.one.so" "$1/root/worker.so"
+}
 
-declare -gA masters inits
-
-# make_roots [IMAGE ...]: a folder for each image there is (of those named), in it the image as root.
-make_roots() {
-  # shellcheck disable=SC2016
+needs_roots() {
   { unshare --pid --fork --mount chroot / true && [ -e "/proc/$$/task/$$/children" ]; } 2>/dev/null ||
     skip "cannot make a PID namespace here: needs root and unshare"
-  local image
-  images=
-  [ $# -gt 0 ] || set -- glibc musl static
-  for image; do
-    [ -e "$IMAGES/$image" ] || continue
-    images="$images $image"
-    mkdir "$image"
-    cp -R "$IMAGES/$image" "$image/root"
-    chmod -R a+rX "$image/root"
-    [ "$image" = static ] || cp "$IMAGES/$image.ping.so" "$image/root/worker.so"
-  done
-  [ -n "$images" ] || skip "none of the images was built"
 }
-
-# each COMMAND ...: runs it in every folder, with $image, $master (what its exit status is) and $init
-# (forkd) set. It is done for all before the next step, so that the images' waits overlap.
-each() {
-  for image in $images; do
-    cd "$BATS_TEST_TMPDIR/$image" || return
-    master=${masters[$image]:-} init=${inits[$image]:-}
-    "$@" || { echo "image: $image"; return 1; }
-  done
-}
-
-# The worker of an image: the example, ten milliseconds a ping.
-work() { if [ "$image" = static ]; then echo /ping 10; else echo ./worker.so:run; fi; }
 
 # enter KIND COMMAND ...: becomes the command, as PID 1 in the root.
 enter() {
   local kind=$1
   shift
   case $kind in
-    bare) exec unshare --pid --fork chroot root "$@" ;;
+    *closed*) exec <&- ;;&
+    all_closed*) exec >&- 2>&- ;;&
     user) exec unshare --pid --fork chroot --userspec=65534:65534 root "$@" ;;
     proc)
       mkdir root/proc
       exec unshare --pid --fork --mount-proc="$PWD/root/proc" chroot root "$@"
       ;;
-    dev)
+    dev | *_dev)
       mkdir root/dev
       inside_mounts 'mount --bind /dev root/dev' "$@"
       ;;
     readonly) inside_mounts 'mount --bind root root && mount -o remount,bind,ro root' "$@" ;;
+    *) exec unshare --pid --fork chroot root "$@" ;;
   esac
 }
 inside_mounts() {
@@ -94,282 +69,198 @@ inside_mounts() {
   exec unshare --pid --fork --mount sh -ec "$mounts"' && exec chroot root "$@"' sh "$@"
 }
 
-# run_init KIND ARGUMENT ...: starts /forkd with the arguments in the background.
+# run_init KIND ARGUMENT ...: starts /forkd with the arguments in the background, in the root of this
+# folder. Its exit status is that of $master.
 run_init() {
   (enter "$1" /forkd "${@:2}") >>out 2>>log 3>&- &
-  took_off
-}
-run_init_without_input() {
-  (enter "$1" /forkd "${@:2}") <&- >>out 2>>log 3>&- &
-  took_off
-}
-run_init_without_descriptors() {
-  (enter "$1" /forkd "${@:2}") <&- >&- 2>&- 3>&- &
-  took_off
-}
-took_off() {
-  masters[$image]=$!
+  master=$!
 }
 
-# Whether PID 1 has become forkd and catches TERM. Nothing but builtins and short lines, so that it
-# is known within a fraction of a millisecond: see proc(5) for the fields.
+# Whether PID 1 has become forkd and catches TERM; then $init is its pid. See proc(5) for the fields.
 is_up() {
-  local pid=$init stat=()
-  [ -n "$pid" ] || read -r pid <"/proc/$master/task/$master/children" || [ -n "$pid" ] || return
-  read -r -a stat <"/proc/${pid% }/stat" || return
-  [ "${stat[1]}" = "(forkd)" ] && [ $((stat[33] & 1 << 14)) -ne 0 ] || return
-  init=${stat[0]} inits[$image]=${stat[0]}
+  local stat=()
+  read -r init <"/proc/$master/task/$master/children" || [ -n "$init" ] || return
+  init=${init%% *}
+  read -r -a stat <"/proc/$init/stat" || return
+  [ "${stat[1]}" = "(forkd)" ] && [ $((stat[33] & 1 << 14)) -ne 0 ]
 } 2>/dev/null
 
-workers() { living "$init"; }
-workers_are() { [ "$(workers | wc -l)" -eq "$1" ]; }
+# Its children, zombies too, are so many; then their pids are in $workers.
+workers_are() {
+  workers=()
+  { read -r -a workers <"/proc/$init/task/$init/children" || :; } 2>/dev/null
+  [ "${#workers[@]}" -eq "$1" ]
+}
+
+# runs_code PID NAME: whether it runs the file that has this name now. One that was replaced is shown as
+# deleted.
+runs_code() {
+  local maps IFS='|'
+  { mapfile -t maps <"/proc/$1/maps"; } 2>/dev/null && [[ "${maps[*]}|" == *"/$2|"* ]]
+}
+
+# Puts the next version at the path. (Of the command it is a copy.)
+deploy_next() {
+  if [ "$image" = static ]; then cp root/ping new; else ln "$IMAGES/$image.two.so" new; fi
+  mv new "root/$code"
+}
+
+# each COMMAND ...: runs it in every folder of $roots, with $kind, $image, the name of the $code, $master
+# (what its exit status is) and $init (forkd) set. All have done it before the next step, so that their
+# waits overlap.
+each() {
+  for root in $roots; do
+    kind=${root%-*} image=${root#*-} code=worker.so
+    [ "$image" != static ] || code=ping
+    cd "$BATS_TEST_TMPDIR/$root" || return
+    master=${masters[$root]:-} init=${inits[$root]:-}
+    "$@" || { echo "in $root"; return 1; }
+    masters[$root]=$master inits[$root]=${init:-}
+  done
+}
+declare -gA masters inits
+roots=
+
 signal_init() { kill -s "$1" "$init"; }
-
-# The file of the worker's code. A process that runs one that was replaced has it as deleted.
-code() { if [ "$image" = static ]; then echo ping; else echo worker.so; fi; }
-runs_code() { grep -q "/$(code)\$" "/proc/$1/maps" 2>/dev/null; }
-
-# Another file at the same path. (Of the command it is a copy.)
-deploy() {
-  cp "$(if [ "$image" = static ]; then echo root/ping; else echo "$IMAGES/$image.pong.so"; fi)" new
-  chmod a+rx new
-  mv new "root/$(code)"
-}
-
-reload() {
-  old=$(workers)
-  runs_code "$old"
-  deploy
-  ! runs_code "$old" || return
-  signal_init HUP
-}
-# One worker, on the new code: the old and the extra one have ended.
-is_reloaded() { workers_are 1 && runs_code "$(workers)" && { [ -z "$prints" ] || logged "reload succeeded"; }; }
-
-# serves STARTER KIND: what a container is told in its life. $prints: it can.
-serves() {
-  kind=$2
-  each start_work "$1"
-  each eventually is_up
-  each eventually workers_are 1
-  [ -z "$prints" ] || each eventually printed ping
-  each signal_init USR1
-  each eventually workers_are 2
-  each signal_init USR2
-  each eventually workers_are 1
-  each_reloading reload
-  each_reloading eventually is_reloaded
-  each signal_init TERM
-  each ends_with 0
-}
-start_work() { "$1" "$kind" -w 1 $(work); }
-
-# A command is healthy only after a second: so its reload is looked at in one test, not in all.
-each_reloading() {
-  local all=$images
-  [ -n "$reloads_commands" ] || images=${images/static/}
-  each "$@"
-  images=$all
-}
-
-prints=yes
-reloads_commands=
+# Where there is something to say it to.
+says() { [[ $kind == all_closed* ]] || eventually printed "$1"; }
+logs() { [[ $kind == all_closed* ]] || eventually logged "$1"; }
 
 @test "each image has nothing but what it needs, and runs" {
-  make_roots
+  needs_roots
   cat "$BATS_FILE_TMPDIR/images.txt"
-  for image in $images; do
-    cp "$IMAGES/$image/worker.so" $image/root 2>/dev/null || [ "$image" = static ]
-    case $image in
-      glibc) files=4 ;;
-      musl) files=3 ;;
-      static) files=2 ;;
-    esac
-    [ "$(find $image/root -type f | wc -l)" -eq $files ]
+  local -A files=([glibc]=4 [musl]=3 [static]=2)
+  for image in glibc musl static; do
+    [ -e "$IMAGES/$image" ] || continue
+    [ "$(find "$IMAGES/$image" -type f | wc -l)" -eq "${files[$image]}" ]
+    mkdir "image-$image"
+    cp -Rl "$IMAGES/$image" "image-$image/root"
+    roots="$roots image-$image"
   done
-  kind=bare
-  each start_work run_init
-  each eventually printed ping
+  each starts_example
+  each eventually printed "^ping$"
   each eventually is_up
   each signal_init TERM
   each ends_with 0
   each logged "^forkd\[1\]: info: worker 0 (pid [0-9]*) exited with status 0"
 }
+starts_example() { if [ "$image" = static ]; then run_init bare /ping 10; else run_init bare ./worker.so:run; fi; }
 
-@test "alone in a root without /proc and /dev" {
-  make_roots
-  reloads_commands=yes
-  serves run_init bare
-  each prints_as_new_code_does
-}
-prints_as_new_code_does() { [ "$image" = static ] || printed pong; }
-
-@test "without /proc a worker that is added after a deploy runs the file at the path, and holds none" {
-  make_roots glibc musl
-  kind=bare
-  each start_work run_init
-  each eventually is_up
-  each eventually workers_are 1
-  each deploy
-  each signal_init USR1
-  each eventually printed pong
-  each stays_the_same_size
-  each signal_init TERM
+# All kinds with the first image; with the others those in which they might differ.
+@test "a pool lives in every root and with whatever is open, and tries new code there" {
+  needs_roots
+  for root in {bare,proc,dev,readonly,user,input_closed,all_closed,all_closed_dev}-$OWN \
+    {bare,proc,all_closed}-musl {bare,input_closed,all_closed}-static; do
+    [ -e "$IMAGES/${root#*-}" ] && [ ! -e "$root" ] || continue
+    [[ $root != user-* ]] || chroot --userspec=65534:65534 / true 2>/dev/null || continue
+    make_root "$root" "${root#*-}"
+    roots="$roots $root"
+  done
+  each starts
+  each grows
+  each renews
+  each shrinks_and_ends
   each ends_with 0
 }
-# Each worker has as many descriptors as the first one, which has the path's file.
-stays_the_same_size() { [ "$(for worker in $(workers); do ls "/proc/$worker/fd" | wc -l; done | sort -u | wc -l)" -eq 1 ]; }
-
-@test "with /proc" {
-  make_roots
-  serves run_init proc
+starts() { if [ "$image" = static ]; then run_init "$kind" -w 0 /ping 10; else run_init "$kind" -w 0 ./worker.so:steady; fi; }
+grows() {
+  eventually is_up && eventually workers_are 1 && says "^ping$\|^version 1 number 0$" && signal_init USR1
 }
-
-@test "with /dev" {
-  make_roots
-  serves run_init dev
+# New code while a worker runs the old one.
+renews() {
+  eventually workers_are 2 && eventually runs_code "${workers[0]}" "$code" && deploy_next &&
+    ! runs_code "${workers[0]}" "$code" && signal_init HUP
 }
-
-@test "with a root that is read-only" {
-  make_roots
-  serves run_init readonly
+shrinks_and_ends() {
+  eventually is_renewed && says "^ping$\|^version 2 number 1$" && logs "reload complete" && signal_init USR2 &&
+    eventually workers_are 1 && signal_init TERM
 }
+# Two workers on the new code: the old ones and the extra one have ended.
+is_renewed() { workers_are 2 && runs_code "${workers[0]}" "$code" && runs_code "${workers[1]}" "$code"; }
 
-@test "as an unprivileged user" {
-  chroot --userspec=65534:65534 / true 2>/dev/null || skip "no chroot --userspec"
-  make_roots
-  serves run_init user
-}
-
-@test "with standard input closed" {
-  make_roots
-  serves run_init_without_input bare
-}
-
-@test "with 0, 1 and 2 closed, and no /dev/null to stand in for them" {
-  make_roots
-  prints=
-  serves run_init_without_descriptors bare
+@test "without /proc a worker that is added after a deploy runs the file at the path, and holds none" {
+  needs_roots
+  make_root here $OWN
+  cd here
+  run_init bare ./worker.so:steady
+  eventually printed "^version 1 number 0"
+  eventually is_up
+  image=$OWN code=worker.so
+  deploy_next
+  kill -USR1 "$init"
+  eventually printed "^version 2 number 1"
+  workers_are 2
+  # Each has as many descriptors as the first one, which has the path's file.
+  first=("/proc/${workers[0]}/fd/"*) second=("/proc/${workers[1]}/fd/"*)
+  [ ${#first[@]} -gt 0 ] && [ ${#first[@]} -eq ${#second[@]} ]
+  kill -TERM "$init"
+  ends_with 0
 }
 
 # Or what the worker prints would go into its own stop descriptor, which then is readable.
 @test "with 0, 1 and 2 closed, and no /dev/null, what a worker opens lies elsewhere" {
-  make_roots glibc musl
-  each add_workers
-  each run_init_without_descriptors bare ./workers.so:polls
-  each eventually is_up
-  each eventually has_stop_descriptor
-  each signal_init TERM
-  each ends_with 0
+  needs_roots
+  make_root here $OWN
+  cp "$BIN/workers.so" here/root
+  cd here
+  run_init all_closed ./workers.so:polls
+  eventually is_up
+  eventually has_stop_descriptor
+  kill -TERM "$init"
+  ends_with 0
 }
 has_stop_descriptor() {
-  local worker
-  worker=$(workers)
-  [ -n "$worker" ] || return
-  ls -l "/proc/$worker/fd" >descriptors 2>/dev/null
+  workers_are 1 || return
+  ls -l "/proc/${workers[0]}/fd" >descriptors 2>/dev/null
   grep -q ' [3-9] -> pipe:' descriptors && ! grep -q ' [0-2] -> pipe:' descriptors
 }
 
-@test "with 0, 1 and 2 closed, and /dev/null" {
-  make_roots
-  prints=
-  serves run_init_without_descriptors dev
-}
-
-# The orphans' zombies would stay children of forkd.
-@test "no zombie stays of the orphans that a worker leaves behind" {
-  make_roots glibc musl
-  each add_workers
-  each run_init bare ./workers.so:leaves_orphans
-  each eventually is_up
-  each eventually first_worker_has_children 3
-  each kill_first_worker
-  each eventually all_gone
-  each signal_init TERM
-  each ends_with 0
-}
-add_workers() { cp "$IMAGES/$image.workers.so" root/workers.so; }
-first_worker_has_children() { [ "$(children "$(workers | head -n 1)" | wc -l)" -eq "$1" ]; }
-kill_first_worker() {
-  local worker
-  worker=$(workers | head -n 1)
-  echo "$worker" $(children "$worker") >dying
-  kill -KILL "$worker"
-}
-all_gone() {
-  local pid
-  for pid in $(cat dying); do ! kill -0 "$pid" 2>/dev/null || return; done
-}
-
-@test "an orphan that ignores TERM is killed with the namespace, and the status stays 0" {
-  make_roots glibc musl
-  each add_workers
-  each run_init bare -g 2 ./workers.so:leaves_stubborn_orphan
-  each eventually is_up
-  each eventually printed stubborn
-  each remember_orphan
-  each signal_init TERM
-  each ends_with 0
-  each eventually all_gone
-}
-remember_orphan() { children "$(workers)" >dying; }
-
-# With a limit on processes, the one place where forkd cannot go on but has to wait.
-recovers_from_failing_fork() {
+# The one place where forkd cannot go on but has to wait.
+@test "under a limit of one process fork fails, and the pool comes up when it is lifted" {
+  if limit_user || limit_cgroup; then :; else skip "no limit on processes to be had here"; fi
   eventually logged "error: cannot fork: .*; next try in 0\.[124]00 s"
   signal USR1
   eventually logged_at_least 3 "cannot fork"
   kill -0 "$master"
-  ! logged "giving up"
-  "$@"
+  never logged "giving up"
+  lift
   eventually has_workers 2
   stops_with 0
-}
-
-@test "a cgroup's limit of one process: fork fails, and the pool comes up when it is lifted" {
-  make_cgroup || skip "no cgroup with a limit on processes to be had here"
-  echo 1 >"$cgroup/pids.max"
-  # shellcheck disable=SC2016
-  run_in_cgroup "$W:steady"
-  recovers_from_failing_fork lift_cgroup
   # It is in use until the last process in it has been reaped.
-  eventually rmdir "$cgroup"
+  [ -z "${cgroup:-}" ] || eventually rmdir "$cgroup"
 }
-lift_cgroup() { echo max >"$cgroup/pids.max"; }
-make_cgroup() {
+# A user's limit, from which root may be exempt: so it is a user that runs nothing else.
+limit_user() {
+  as_user="setpriv --reuid=$((2000000000 + $$)) --regid=65534 --clear-groups"
+  $as_user prlimit --nproc=1: true 2>/dev/null || return
+  lift() { $as_user prlimit --pid "$master" --nproc=100:; }
+  # Folders above may be closed to the user, the one it is in is not.
+  mkdir root && cp "$FORKD" root/forkd && cp "$BIN/workers.so" root && chmod -R a+rX root && cd root || return
+  background $as_user prlimit --nproc=1: ./forkd ./workers.so:steady >>../out 2>>../log
+  master=$background
+  cd ..
+}
+# A cgroup's.
+limit_cgroup() {
   local base
   for base in /sys/fs/cgroup/pids /sys/fs/cgroup; do
     cgroup=$base/forkd-test-$$
     mkdir "$cgroup" 2>/dev/null || continue
-    [ ! -e "$cgroup/pids.max" ] || return 0
+    [ ! -e "$cgroup/pids.max" ] || break
     rmdir "$cgroup"
   done
-  return 1
-}
-run_in_cgroup() {
+  echo 1 >"$cgroup/pids.max" || return
+  lift() { echo max >"$cgroup/pids.max"; }
   # shellcheck disable=SC2016
-  sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cgroup" "$FORKD" "$@" >>out 2>>log 3>&- &
-  master=$!
-}
-
-@test "a user's limit of one process: fork fails, and the pool comes up when it is lifted" {
-  # Root may be exempt from it. The user is one that runs nothing else.
-  as_user="setpriv --reuid=$((2000000000 + $$)) --regid=65534 --clear-groups"
-  $as_user prlimit --nproc=1: true 2>/dev/null || skip "needs root, setpriv and prlimit"
-  # Folders above may be closed to the user, the one it is in is not.
-  mkdir root && cp "$FORKD" root/forkd && cp "$BIN/workers.so" root && chmod -R a+rX root
-  cd root
-  background $as_user prlimit --nproc=1: ./forkd ./workers.so:steady >>../out 2>>../log
+  background sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cgroup" "$FORKD" "$W:steady" >>out 2>>log
   master=$background
-  cd ..
-  recovers_from_failing_fork $as_user prlimit --pid "$master" --nproc=100:
 }
 
 @test "sixteen descriptors are enough" {
-  limited -n 16 -n 2 "$BIN/workers.so:steady"
+  limited -n 16 -w 0 -n 2 "$W:steady"
   eventually has_workers 2
   signal HUP
-  eventually logged "reload succeeded"
+  eventually logged "reload complete"
   eventually logged_times 3 "exited with status 0"
   stops_with 0
 }
@@ -381,24 +272,23 @@ limited() {
 }
 
 @test "too few descriptors for the sockets end it with 1 and the reason" {
-  local addresses=
-  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do addresses="$addresses -b ./s$i"; done
-  limited -n 16 $addresses "$W:steady"
+  limited -n 16 $(printf -- '-b ./s%s ' 1 2 3 4 5 6 7 8 9 10 11 12 13 14) "$W:steady"
   ends_with 1
   logged "cannot listen on ./s1[34]: Too many open files" || logged "cannot .*: No file descriptors available"
-  ! ls s? s??
+  never compgen -G "s[0-9]*"
 }
 
 @test "without descriptors a reload is off and a worker waits; later both work" {
   command -v prlimit >/dev/null || skip "no prlimit"
-  run_forkd "$W:steady"
-  eventually has_workers 1
+  # It says so each time that it was loaded.
+  run_forkd -w 0 "$W:arguments"
+  eventually printed "^worker 0:"
   # A reload that succeeds shows a healthy worker: from then on the master does not give up.
   signal HUP
-  eventually logged "worker 1024 .*exited with status 0"
+  eventually logged "reload complete"
   prlimit --pid "$master" --nofile=3:
   signal HUP
-  eventually logged "error: reload failed: cannot load $W:steady: .*; the pool keeps its code"
+  eventually logged "error: reload failed: cannot load $W:arguments: .*; the pool keeps its code"
   # One more each time, until there are enough: the reason is always the same.
   limit=3
   until logged_times 2 "reload complete"; do
@@ -410,23 +300,23 @@ limited() {
   done
   [ "$(sed -n 's/.*reload failed: cannot load .*: \(.*\); the.*/\1/p' log | sort -u | wc -l)" -eq 1 ]
   prlimit --pid "$master" --nofile=3:
+  loaded=$(grep -c "^worker 0:" out)
   kill -KILL "$(pid_of 0)"
-  eventually logged "error: worker 0 .*could not start: cannot load $W:steady: "
+  eventually logged "error: worker 0 .*could not start: cannot load $W:arguments: "
   prlimit --pid "$master" --nofile=64:
-  last=$(pid_of 0)
-  eventually is_replaced 0 "$last"
+  eventually printed_times $((loaded + 1)) "^worker 0:"
   signal HUP
-  eventually logged_times 3 "reload succeeded"
+  eventually logged_times 3 "reload complete"
   stops_with 0
 }
 
 @test "a stack of 64 KiB is enough, also for what fails" {
   needs_linux "the code is pinned"
-  cp "$BIN/workers.so" .
-  limited -s 64 -n 2 ./workers.so:steady
+  cp "$W" .
+  limited -s 64 -w 0 -n 2 ./workers.so:steady
   eventually has_workers 2
   signal HUP
-  eventually logged "reload succeeded"
+  eventually logged "reload complete"
   eventually logged_times 3 "exited with status 0"
   echo nonsense >new
   mv new workers.so

@@ -23,21 +23,30 @@ init_ends_with() {
   [ "$status" -eq "$1" ] || { echo "exit status $status, not $1"; return 1; }
 }
 
-no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /^Z/ { found = 1 } END { exit !found }'; }
+# has_children COUNT PID: zombies too.
+has_children() { [ "$(children "$2" | wc -l)" -eq "$1" ]; }
 
-@test "as PID 1 it runs a pool and ends with 0 at TERM" {
+@test "as PID 1 it runs a pool, whose workers do not take themselves for orphans, and ends with 0 at TERM" {
   run_as_init -n 2 "$W:steady"
   eventually has_workers 2
   signal USR1
   eventually has_workers 3
+  logged_times 3 started
   signal TERM
   init_ends_with 0
 }
 
-@test "as PID 1 its workers do not take themselves for orphans" {
-  run_as_init "$W:steady"
-  eventually has_workers 1
-  logged_times 1 started
+@test "as PID 1 a TERM that comes while it installs its handlers is not lost" {
+  command -v strace >/dev/null || skip "no strace"
+  unshare --pid --fork true 2>/dev/null || skip "cannot make a PID namespace here"
+  # Which sigaction is the last one.
+  strace -f -o trace -e trace=rt_sigaction unshare --pid --fork "$FORKD" --help >help
+  last=$(awk '{ of[$1] += /rt_sigaction/ } END { for (pid in of) if (of[pid] > most) most = of[pid]; print most }' trace)
+  strace -f -o trace -e trace=rt_sigaction -e inject=rt_sigaction:signal=SIGTERM:when="$last" \
+    unshare --pid --fork "$FORKD" "$W:steady" >>out 2>>log 3>&- &
+  namespace=$!
+  init_ends_with 0
+  logged "^forkd\[1\]: info: shutting down"
 }
 
 @test "as PID 1 it pins its code also where /proc is that of another namespace" {
@@ -67,17 +76,21 @@ no_zombies() { ! ps -A -o ppid= -o stat= | awk -v p="$master" '$1 == p && $2 ~ /
 }
 
 @test "as PID 1 workers and orphans together take no longer than the grace period" {
-  run_as_init -g 3 "$W:hangs_with_stubborn_orphan"
+  # A slow machine may take several tries.
+  for try in 1 2 3 4 5; do ! no_longer_than_grace || return 0; done
+  false
+}
+# Another grace period would take two seconds more.
+no_longer_than_grace() {
+  rm -f log
+  run_as_init -g 2 "$W:hangs_with_stubborn_orphan"
   eventually has_children 1 "$(living "$master")"
-  began=${EPOCHREALTIME/[.,]/}
   signal TERM
   eventually logged "worker 0 .*is killed"
   killed=${EPOCHREALTIME/[.,]/}
   init_ends_with 3
-  # Another grace period would take as long once more.
-  [ $(((${EPOCHREALTIME/[.,]/} - killed) * 2)) -lt $((killed - began)) ]
+  [ $((${EPOCHREALTIME/[.,]/} - killed)) -lt 1000000 ]
 }
-has_children() { [ "$(children "$2" | wc -l)" -eq "$1" ]; }
 
 @test "as PID 1 an echo of the first TERM cuts no wait for orphans short" {
   # It is one when it comes within a tenth of a second: this may take several tries.
@@ -100,19 +113,41 @@ is_echo() {
     # The shell, which has a child, becomes forkd.
     # shellcheck disable=SC2016
     unshare --pid --fork --kill-child sh -c '
-      (trap "sleep 0.3; echo orderly; exit" TERM; touch ready; while :; do sleep 0.05; done) &
-      until [ -e ready ]; do sleep 0.01; done
-      exec "$0" $1' "$FORKD" "$arguments" >out 2>>log 3>&- || status=$?
+      (trap "sleep 0.3; echo orderly; kill -KILL \$!; exit" TERM; sleep 1000 & echo >ready; wait) &
+      until [ -s ready ]; do sleep 0.05; done
+      exec "$0" -g 0 $1' "$FORKD" "$arguments" >out 2>>log 3>&- || status=$?
     [ "$status" -eq 1 ]
     printed orderly
   done
 }
 
-@test "as PID 1 it waits for a stubborn orphan no longer than the grace period" {
+@test "as PID 1 it waits for a stubborn orphan no longer than the grace period, and that ends with it" {
   run_as_init -g 2 "$W:leaves_stubborn_orphan"
   eventually printed stubborn
+  orphan=$(children "$(living "$master")")
   signal TERM
   init_ends_with 0
+  eventually gone "$orphan"
+}
+
+@test "as PID 1 it reaps what a worker leaves behind" {
+  run_as_init "$W:leaves_orphans"
+  worker=$(living "$master")
+  eventually has_children 3 "$worker"
+  kill -KILL "$worker"
+  eventually printed_times 3 "orphan of 1"
+  eventually has_children 1 "$master"
+  eventually has_workers 1
+}
+
+@test "as PID 1 it ends a stopped process that a crashed command leaves behind" {
+  run_as_init sh -c 'sleep 1000 & kill -STOP $!; wait'
+  worker=$(living "$master")
+  eventually has_children 1 "$worker"
+  stopped=$(children "$worker")
+  eventually is_state "$stopped" T
+  kill -KILL "$worker"
+  eventually gone "$stopped"
 }
 
 @test "as PID 1 a further TERM cuts the wait for orphans short and changes no status" {
@@ -138,8 +173,7 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   # shellcheck disable=SC2016
   run_in_namespace sh -c 'sleep 0.1 & exec "$0" run' "$BIN/with_archive"
   eventually has_workers 2
-  eventually no_zombies
-  [ "$(children "$master" | wc -l)" -eq 2 ]
+  eventually has_children 2 "$master"
   signal TERM
   init_ends_with 0
 }
@@ -150,14 +184,13 @@ term_until_gone() { signal TERM 2>/dev/null || :; gone_or_zombie "$namespace"; }
   master=$!
   eventually logged started
   eventually has_workers 1
-  eventually no_zombies
-  [ "$(children "$master" | wc -l)" -eq 1 ]
+  eventually has_children 1 "$master"
   never logged "exited"
 }
 
 @test "in a PID namespace that its workers would not share, it says so" {
   unshare --pid true 2>/dev/null || skip "needs the right to make a PID namespace"
-  run timeout 20 unshare --pid "$FORKD" -n 2 "$W:steady"
+  run timeout "$deadline_seconds" unshare --pid "$FORKD" -n 2 "$W:steady"
   echo "$output"
   [ "$status" -eq 1 ]
   [[ $output == *"critical: worker "*"PID namespace"*"--fork"* ]]

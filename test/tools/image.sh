@@ -18,25 +18,24 @@ unset MAKEFLAGS MFLAGS MAKELEVEL LDFLAGS  # of the make that runs this
 make=$(command -v make || command -v bmake)
 objects=$images/objects
 trap 'rm -rf "$objects"' EXIT
-for image in musl glibc static; do rm -rf "${images:?}/$image"; done
+for image in musl glibc static objects; do rm -rf "${images:?}/$image"; done
 
-# compile FLAGS TARGET ...: by the rules of the Makefile, but not in its folder; without symbols.
+# compile NAME CC CXX: forkd and worker.so in the folder of that name, by the rules of the Makefile and
+# without symbols.
 compile() {
-  flags=$1
-  shift
-  rm -rf "$objects"
-  mkdir -p "$objects/test/examples"
-  cp Makefile forkd.cpp "$objects"
-  cp test/examples/worker.cpp "$objects/test/examples"
-  (cd "$objects" && "$make" CC="$CC" CXX="$CXX" LDFLAGS="-s $flags" "$@") >/dev/null
+  mkdir -p "$objects/$1/test/examples"
+  cp Makefile forkd.cpp "$objects/$1"
+  cp test/examples/worker.cpp "$objects/$1/test/examples"
+  (cd "$objects/$1" && "$make" CC="$2" CXX="$3" LDFLAGS=-s forkd worker.so) >/dev/null
 }
 
-# fill IMAGE FILE ...: its folder with forkd, and with each further file at the path it has here.
+# fill IMAGE NAME FILE ...: its folder with the forkd of that name, and with each further file at the path
+# it has here.
 fill() {
   image=$images/$1
-  shift
   mkdir -p "$image"
-  cp "$objects/forkd" "$image"
+  cp "$objects/$2/forkd" "$image"
+  shift 2
   for file; do
     mkdir -p "$image$(dirname "$file")"
     cp "$file" "$image$file"
@@ -50,35 +49,40 @@ show() {
     END { printf "%s: %d files, %d bytes\n", name, NR, sum; for (i = 1; i <= NR; i++) print line[i] }'
 }
 
-# The path of the loader stands in the program, and tells which libc it is for.
-compile '' forkd worker.so
-loader=$(tr -c '[:graph:]' '\n' <"$objects/forkd" | grep '^/.*/ld[-.]' | head -n 1)
-case $loader in
+# loader NAME: that of the forkd of that name. Its path stands in the program, and tells which libc it is
+# for.
+loader() { tr -c '[:graph:]' '\n' <"$objects/$1/forkd" | grep '^/.*/ld[-.]' | head -n 1; }
+
+has_musl=$(command -v musl-gcc) || :
+# Both at the same time: a compiler has one core for itself.
+[ -z "$has_musl" ] || compile musl musl-gcc musl-gcc &
+compile own "$CC" "$CXX"
+wait $!
+case $(loader own) in
   */ld-musl-*)
     echo "glibc: skipped, $CC is for musl"
+    musl=own
     ;;
   *)
     # Every path that ldd prints is needed; the vdso has none.
     # shellcheck disable=SC2046
-    fill glibc $(ldd "$objects/forkd" "$objects/worker.so" | tr -s '[:space:]' '\n' |
+    fill glibc own $(ldd "$objects/own/forkd" "$objects/own/worker.so" | tr -s '[:space:]' '\n' |
       grep '^/.*[^:]$' | sort -u)
-    cp "$objects/worker.so" "$images/glibc"
+    cp "$objects/own/worker.so" "$images/glibc"
     show glibc
-    command -v musl-gcc >/dev/null || {
+    [ -n "$has_musl" ] || {
       echo "musl, static: skipped, there is no musl-gcc"
       exit
     }
-    CC=musl-gcc CXX=musl-gcc
-    compile '' forkd worker.so
-    loader=$(tr -c '[:graph:]' '\n' <"$objects/forkd" | grep '^/lib/ld-musl-')
+    CC=musl-gcc musl=musl
     ;;
 esac
 
-fill musl "$loader"
-cp "$objects/worker.so" "$images/musl"
+fill musl $musl "$(loader $musl)"
+cp "$objects/$musl/worker.so" "$images/musl"
 show musl
 
-compile -static forkd
-fill static
+"$CC" -static -pthread -s -o "$objects/$musl/forkd" "$objects/$musl/forkd.o"
+fill static $musl
 "$CC" -O2 -static -s -o "$images/static/ping" test/workers/ping.c
 show static
