@@ -245,8 +245,8 @@ slow_log() {
   return "$status"
 }
 
-@test "a pipe, a socket and a terminal that nobody reads hold nobody up, and the count is told" {
-  for kind in pipe socket terminal; do slow_log $kind; done
+@test "a pipe, a terminal, a socket and the journal that nobody reads hold nobody up, and the count is told" {
+  for kind in pipe socket terminal journal; do slow_log $kind; done
 }
 
 @test "each line is one write" {
