@@ -1,12 +1,14 @@
 // An HTTP client that looks closely: it counts which requests were answered in full, which were
 // refused a connection and which were cut off.
 //
-//   client [-kv] [-c clients] [-n requests] [-p milliseconds] [-w file] address
+//   client [-krv] [-c clients] [-n requests] [-p milliseconds] [-w file] address ...
+//   client -n count -                  prints that many ports that nobody listens on
 //
 // Each client makes its requests one after the other, over a connection each, or (-k) over one as
-// long as the server keeps it. -p: a pause after each. -v: prints the answers. -w: the last request
-// is sent half, and the rest when the file exists. TERM ends the clients after their request.
-// The address is V4:PORT, [V6]:PORT or a path; "-" prints a port that nobody listens on.
+// long as the server keeps it. -p: a pause after each. -r: the first connection is tried until it is
+// not refused. -v: prints the answers. -w: the last request is sent half, and the rest when the file
+// exists. TERM ends the clients after their request. An address is V4:PORT, [V6]:PORT or a path; of
+// several each gets its requests when the one before has answered.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -33,7 +35,7 @@ union Name {
 } server;
 socklen_t server_size;
 
-bool keep_alive, verbose;
+bool keep_alive, retries, verbose;
 int requests = 1;
 long pause_ms;
 const char* wait_for;
@@ -71,23 +73,23 @@ bool parse_address(char* text) {
 }
 
 // Below the ports that the kernel hands out by itself, so that no connection has it by chance.
-int print_free_port() {
+int print_free_ports(int count) {
   srand(static_cast<unsigned>(getpid()) * 7919u + static_cast<unsigned>(time(nullptr)));
-  for (int i = 0; i < 1000; i++) {
+  for (int i = 0; i < 1000 && count > 0; i++) {
     const int port = 10000 + rand() % 20000;
     server.v4.sin_family = AF_INET;
     server.v4.sin_port = htons(static_cast<in_port_t>(port));
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    const bool free = bind(fd, &server.any, sizeof server.v4) == 0;  // to all addresses
-    close(fd);
-    if (free) return printf("%d\n", port) < 0;
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);  // stays open: so no port comes twice
+    if (bind(fd, &server.any, sizeof server.v4) != 0) continue;  // to all addresses
+    printf("%d\n", port);
+    count--;
   }
-  return 1;
+  return count;
 }
 
 int open_connection() {
   const int fd = socket(server.any.sa_family, SOCK_STREAM, 0);
-  const timeval patience = {20, 0};
+  const timeval patience = {100, 0};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   if (fd >= 0 && connect(fd, &server.any, server_size) == 0) return fd;
   if (fd >= 0) close(fd);
@@ -150,7 +152,10 @@ void* run_client(void*) {
   for (int i = 1; i <= requests && !stop; i++) {
     Outcome outcome = Refused;
     bool closes = true;
-    if (fd < 0) fd = open_connection();
+    for (int tries = 0; fd < 0 && (tries == 0 || (retries && i == 1 && tries < 20000)); tries++) {
+      if (tries > 0) wait_ms(5);
+      fd = open_connection();
+    }
     if (fd >= 0) outcome = exchange(fd, wait_for && i == requests, closes);
     __atomic_fetch_add(&counts[outcome], 1, __ATOMIC_RELAXED);
     if (fd >= 0 && (closes || outcome != Ok)) {
@@ -168,8 +173,9 @@ int main(int argc, char** argv) {
   constexpr int max_clients = 64;
   pthread_t threads[max_clients];
   int clients = 1;
-  for (int c; (c = getopt(argc, argv, "kvc:n:p:w:")) != -1;) switch (c) {
+  for (int c; (c = getopt(argc, argv, "krvc:n:p:w:")) != -1;) switch (c) {
     case 'k': keep_alive = true; break;
+    case 'r': retries = true; break;
     case 'v': verbose = true; break;
     case 'c': clients = atoi(optarg); break;
     case 'n': requests = atoi(optarg); break;
@@ -177,15 +183,17 @@ int main(int argc, char** argv) {
     case 'w': wait_for = optarg; break;
     default: return 2;
     }
-  if (optind == argc - 1 && strcmp(argv[optind], "-") == 0) return print_free_port();
-  if (optind != argc - 1 || clients > max_clients || !parse_address(argv[optind])) {
-    fprintf(stderr, "client: wrong use\n");
-    return 2;
-  }
+  if (optind == argc - 1 && strcmp(argv[optind], "-") == 0) return print_free_ports(requests);
   signal(SIGTERM, on_term);
-  for (int i = 0; i < clients; i++)
-    if (pthread_create(&threads[i], nullptr, run_client, nullptr) != 0) return 1;
-  for (int i = 0; i < clients; i++) pthread_join(threads[i], nullptr);
+  for (int at = optind; at < argc; at++) {
+    if (clients > max_clients || !parse_address(argv[at])) {
+      fprintf(stderr, "client: wrong use\n");
+      return 2;
+    }
+    for (int i = 0; i < clients; i++)
+      if (pthread_create(&threads[i], nullptr, run_client, nullptr) != 0) return 1;
+    for (int i = 0; i < clients; i++) pthread_join(threads[i], nullptr);
+  }
   printf("ok %d refused %d cut %d other %d\n", counts[Ok], counts[Refused], counts[Cut],
          counts[Other]);
   return counts[Ok] > 0 && counts[Refused] + counts[Cut] + counts[Other] == 0 ? 0 : 1;

@@ -1,35 +1,52 @@
-// A service manager's ear: prints each datagram that comes to the address that is its argument (a
-// path, or @ and a name) on a line: the milliseconds of the monotonic clock, and what it says.
-// With a second argument it fills the queue of that address instead.
+// A service manager's ear.
+//
+//   notify_sink ADDRESS        prints each datagram that comes to that address (a path, or @ and a
+//                              name) on a line: the microseconds of the monotonic clock, and what it says
+//   notify_sink fill ADDRESS   fills the queue of that address
+//   notify_sink hup PID        sends HUP, and prints the microseconds from just before it
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 
-static void print(const char* text) {
+static long long now() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
-  printf("%lld %s\n", t.tv_sec * 1000LL + t.tv_nsec / 1000000, text);
+  return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
+}
+
+static void print(const char* text) {
+  printf("%lld %s\n", now(), text);
   fflush(stdout);
 }
 
 int main(int argc, char** argv) {
+  if (argc < 2) return 2;
+  const bool fills = argc > 2 && strcmp(argv[1], "fill") == 0;
+  const char* address = argv[argc - 1];
+  if (argc > 2 && !fills) {
+    const long long before = now();
+    if (kill(static_cast<pid_t>(atoi(address)), SIGHUP) != 0) return 1;
+    return printf("%lld\n", before) < 0;
+  }
   sockaddr_un name = {};
   name.sun_family = AF_UNIX;
-  if (argc < 2 || strlen(argv[1]) >= sizeof name.sun_path) return 2;
-  memcpy(name.sun_path, argv[1], strlen(argv[1]));
+  if (strlen(address) >= sizeof name.sun_path) return 2;
+  memcpy(name.sun_path, address, strlen(address));
   if (name.sun_path[0] == '@') name.sun_path[0] = '\0';
   const int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + strlen(argv[1]));
-  if (argc > 2) {
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + strlen(address));
+  if (fills) {
     while (sendto(fd, "full", 4, MSG_DONTWAIT, reinterpret_cast<const sockaddr*>(&name), size) > 0) {
     }
     return 0;
   }
   if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&name), size) != 0) {
-    perror(argv[1]);
+    perror(address);
     return 1;
   }
   print("listening");
