@@ -108,10 +108,10 @@ WORKER second_crashes_without(int argc, char** argv) {
   return forkd_worker_number() == 1 ? crashes_without(argc, argv) : steadily();
 }
 
-// Worker 1 fails at once; any other one waits for ever and never yields.
-WORKER second_fails_others_wait() {
-  if (forkd_worker_number() == 1) return 1;
-  for (;;) pause();
+// Worker 1 fails at once; any other one fails when the file that is its argument exists. None yields.
+WORKER fails_when(int, char** argv) {
+  while (forkd_worker_number() != 1 && access(argv[1], F_OK) != 0) pause_ms(5);
+  return 1;
 }
 
 // Fails when it is asked to end, which it learns by the stop descriptor, before any yield.
@@ -120,20 +120,6 @@ WORKER fails_when_asked() {
   say("waiting\n");
   while (poll(&stop, 1, -1) < 0) {
   }
-  return 1;
-}
-
-// Yields and fails, after more than a second if the file "late" exists, else at once. Says when it
-// starts and fails, in milliseconds of the monotonic clock.
-WORKER fails_late() {
-  const auto say_time = [](const char* what) {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    say("%s %lld\n", what, t.tv_sec * 1000LL + t.tv_nsec / 1000000);
-  };
-  say_time("starts");
-  for (int i = access("late", F_OK) == 0 ? 120 : 0; forkd_yield() && i > 0; i--) pause_ms(10);
-  say_time("fails");
   return 1;
 }
 
@@ -194,9 +180,13 @@ WORKER late_once() {
   return hangs();
 }
 
-// Does tasks of as many milliseconds as its argument says.
-WORKER long_tasks(int, char** argv) {
-  while (forkd_yield()) pause_ms(atoi(argv[1]));
+// Yields every 10 ms, and writes a byte into the file "yielded" after each yield, if that is there.
+WORKER says_yields() {
+  while (forkd_yield()) {
+    const int fd = open("yielded", O_WRONLY | O_APPEND);
+    if (fd >= 0 && write(fd, "y", 1) == 1) close(fd);
+    pause_ms(10);
+  }
   return 0;
 }
 
@@ -232,17 +222,13 @@ WORKER ignores_abort() {
 
 static void take_no_notice(int) {}
 
-// Does one long task, which SIGABRT does not end, and yields steadily after that.
-WORKER survives_abort() {
+// Does one long task, which SIGABRT does not end, until the file that is its argument exists, and
+// yields steadily after that.
+WORKER survives_abort(int, char** argv) {
   signal(SIGABRT, take_no_notice);
-  pause_ms(1500);
+  while (access(argv[1], F_OK) != 0) pause_ms(10);
   say("survived\n");
   return steadily();
-}
-
-// Takes no notice of SIGABRT, if it is worker 1; any other one yields steadily.
-WORKER second_ignores_abort() {
-  return forkd_worker_number() == 1 ? ignores_abort() : steadily();
 }
 
 // Waits for the request by the stop descriptor alone, and says how it found out.
