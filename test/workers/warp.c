@@ -3,6 +3,7 @@
 
      time     holds how far time may go, in ms; it stands still there until the file says more or is gone
      no_fork  makes fork(2) fail with EAGAIN
+     no_kill  makes SIGKILL to a process fail with EPERM, and that to a group with ESRCH
      freeze   is how late the next poll(2) is, in ms; it is used up
      out      gets a line "time MS fork", "time MS kill SIGNAL" or "time MS stands" for each of these
 
@@ -97,5 +98,9 @@ int kill(pid_t pid, int number) {
   if (!real) *(void **)&real = dlsym(RTLD_NEXT, "kill");
   snprintf(text, sizeof text, "kill %d", number);
   tell(text);
+  if (number == SIGKILL && access("no_kill", F_OK) == 0) {
+    errno = pid > 0 ? EPERM : ESRCH;
+    return -1;
+  }
   return real(pid, number);
 }

@@ -162,17 +162,6 @@ WORKER never_yields() {
   for (;;) pause();
 }
 
-// Says so at each SIGTERM, and never ends.
-WORKER counts_terms() {
-  sigset_t term;
-  sigemptyset(&term);
-  sigaddset(&term, SIGTERM);
-  sigprocmask(SIG_BLOCK, &term, nullptr);
-  say("counting\n");
-  for (int number; sigwait(&term, &number) == 0;) say("term\n");
-  return 0;
-}
-
 // Needs a second to set itself up, yields once and hangs.
 WORKER late_once() {
   pause_ms(1000);
@@ -207,12 +196,6 @@ WORKER first_yields(int, char** argv) {
 
 // Hangs if it is worker 0, and yields steadily if it is not.
 WORKER first_hangs() { return forkd_worker_number() == 0 ? hangs() : steadily(); }
-
-// That, if it is worker 1; any other one yields steadily.
-WORKER second_hangs() {
-  if (forkd_worker_number() != 1) return steadily();
-  return hangs();
-}
 
 // Takes no notice of SIGABRT, and hangs.
 WORKER ignores_abort() {
@@ -309,17 +292,6 @@ WORKER only_first_asks(int, char** argv) {
   signal(SIGHUP, on_hup);
   say("next\n");
   return blocked();
-}
-
-// Sends TERM back to the master when it is asked to end, and ends a little later.
-WORKER echoes_term() {
-  pollfd stop = {forkd_stop_fd(), POLLIN, 0};
-  say("polling\n");
-  while (poll(&stop, 1, -1) < 0) {
-  }
-  kill(getppid(), SIGTERM);
-  pause_ms(300);
-  return 0;
 }
 
 // Blocks the signal that goes with a request, learns of it by a yield, and says what the stop
