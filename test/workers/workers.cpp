@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -80,11 +81,11 @@ WORKER prints_environment() {
 
 static void at_exit() { puts("atexit"); }
 
-// Leaves a line in stdio's buffer and an atexit handler, and returns 0.
-WORKER leaves_by_return() {
+// Leaves a line in stdio's buffer and an atexit handler, and returns the status that is its argument.
+WORKER leaves_by_return(int, char** argv) {
   atexit(at_exit);
   printf("buffered\n");
-  return 0;
+  return atoi(argv[1]);
 }
 
 // Crashes before it has yielded.
@@ -226,6 +227,13 @@ WORKER polls() {
   const int again = poll(&stop, 1, 0);
   say("stop %d %d %d\n", events, again, forkd_yield());
   return 0;
+}
+
+// Worker 1 waits until the file that is its argument exists, and does that; any other one is steady.
+WORKER second_asks_at(int, char** argv) {
+  if (forkd_worker_number() != 1) return steadily();
+  while (access(argv[1], F_OK) != 0) pause_ms(5);
+  return polls();
 }
 
 static int open_count() {
@@ -400,7 +408,8 @@ WORKER forks() {
   const pid_t child = fork();
   if (child == 0) wait_for_signal("child");
   for (int status; forkd_yield(); pause_ms(10))
-    if (waitpid(child, &status, WNOHANG) == child) say("child ended by %d\n", WTERMSIG(status));
+    if (waitpid(child, &status, WNOHANG) == child)
+      say("child %d ended by %d\n", static_cast<int>(child), WTERMSIG(status));
   kill(child, SIGKILL);
   return 0;
 }
@@ -426,7 +435,8 @@ WORKER forks_and_asks() {
     }
     say("child has%s and %d descriptors less\n", line, before - open_count());
     const int own = forkd_stop_fd();
-    const forkd_options silent = {1, 0, 0, 0, 2};
+    forkd_options silent{};
+    silent.log_level = LOG_CRIT;
     const int status = forkd_run(reinterpret_cast<forkd_worker*>(stops_master), 0, nullptr, &silent);
     say("child's own pool %d\n", status);
     while (getppid() != 1 && !is_readable(stop)) pause_ms(5);
