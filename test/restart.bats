@@ -63,7 +63,7 @@ load virtual
   needs_virtual_time
   echo 0 >time
   # Worker 1, which fails again and again, makes time pass.
-  run_virtual -w 0 -n 2 "$W:fails_when" "$PWD/fail"
+  run_virtual -w 0 -n 2 "$W:fails_when" "$PWD/fail" 0
   time_until 999
   touch fail
   eventually logged "warning: worker 0 (pid [0-9]*) exited with status 1 after 0\.999 s"
@@ -85,18 +85,18 @@ load virtual
   anew
   rm fail
   echo 0 >time
-  run_virtual -w 1000 -n 2 "$W:fails_when" "$PWD/fail"
-  # Never healthy, but the pool may still become so: worker 0 has not failed yet.
+  run_virtual -w 1000 -n 3 "$W:fails_when" "$PWD/fail" 1
+  # Never healthy, but the pool may still become so: worker 1 has not failed yet.
   time_until 2000
-  eventually logged_times 5 "worker 1 (pid [0-9]*) exited with status 1"
+  for number in 0 2; do eventually logged_times 5 "worker $number (pid [0-9]*) exited with status 1"; done
   logged_times 0 critical
   touch fail
-  eventually logged "worker 0 (pid [0-9]*) exited with status 1 after 2\.000 s"
+  eventually logged "worker 1 (pid [0-9]*) exited with status 1 after 2\.000 s"
   time_until 2099
-  logged_times 1 "worker 0 .*started"
+  logged_times 1 "worker 1 .*started"
   rm time
   ends_with 1
-  logged_times 5 "worker 0 .*exited"
+  logged_times 5 "worker 1 .*exited"
   logged "critical: .*giving up"
 }
 

@@ -109,9 +109,10 @@ WORKER second_crashes_without(int argc, char** argv) {
   return forkd_worker_number() == 1 ? crashes_without(argc, argv) : steadily();
 }
 
-// Worker 1 fails at once; any other one fails when the file that is its argument exists. None yields.
+// The worker whose number is the second argument fails when the file that is the first one exists; any
+// other one fails at once. None yields.
 WORKER fails_when(int, char** argv) {
-  while (forkd_worker_number() != 1 && access(argv[1], F_OK) != 0) pause_ms(5);
+  while (forkd_worker_number() == atoi(argv[2]) && access(argv[1], F_OK) != 0) pause_ms(5);
   return 1;
 }
 
