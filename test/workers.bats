@@ -119,7 +119,8 @@ load helper
 }
 
 @test "the stop descriptor becomes readable at a request or when the worker itself gets a signal, and stays so" {
-  run_forkd "$W:polls"
+  # For that long no other signal wakes it.
+  run_forkd -g 1000 "$W:polls"
   eventually printed polling
   old=$(pid_of 0)
   kill -HUP "$old"
@@ -133,7 +134,7 @@ load helper
 @test "the stop descriptor is readable also when the request came before it was asked for, or its signal is blocked" {
   run_forkd "$W:asks_too_late"
   eventually printed "^readable 1$"
-  run_forkd "$W:blocks_hup"
+  run_forkd -g 1000 "$W:blocks_hup"
   eventually printed "^polling"
   stops_with 0
   printed "^stop 1"
@@ -147,7 +148,7 @@ load helper
     for way in HUP STOP; do
       echo "$way within $call"
       rm -f log out trace ask
-      run_forkd -l debug -n 2 "$W:second_asks_at" "$PWD/ask"
+      run_forkd -g 1000 -l debug -n 2 "$W:second_asks_at" "$PWD/ask"
       eventually starts_of 1 1
       worker=$(pid_of 1)
       strace -o trace -p "$worker" -e trace=pipe,pipe2,fcntl,%fstat -e inject=$call:signal=$way:when=1 2>>attached 3>&- &
@@ -196,7 +197,7 @@ is_traced() { grep -q 'not permitted' attached || ! grep -q '^TracerPid:.0$' "/p
 
 @test "hundreds of workers that wait by the stop descriptor all see a request made at once" {
   not_emulated "hundreds of emulators are too many"
-  run_forkd -n 300 "$W:polls"
+  run_forkd -g 1000 -n 300 "$W:polls"
   # The request may come before, while or after a worker asks for its descriptor.
   eventually printed polling
   stops_with 0
