@@ -152,9 +152,15 @@ held_after() { eventually stops "$1" && logged_times "$1" ""; }
   held_after 6
   logged "target is now 4"
   logged_times 2 started
+  for lines in 7 8; do
+    kill -CONT "$master"
+    held_after $lines
+  done
+  kill -CONT "$master"
   kill -STOP "$worker"
   eventually is_state "$worker" T
-  kill -CONT "$worker"
+  signal USR1
+  held_after 9
   [ "$(grep -c SIGCHLD trace)" -eq 0 ]
 }
 
