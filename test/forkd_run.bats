@@ -2,12 +2,11 @@
 # forkd_run: the pool in an application of one's own.
 
 load helper
+load virtual
 
-run_application() {
-  "$BIN/$application" "$@" >>out 2>>log 3>&- &
-  master=$!
-}
 application=with_archive
+run_application() { FORKD=$BIN/$application run_forkd "$@"; }
+run_virtual_application() { FORKD=$BIN/$application run_virtual "$@"; }
 
 # run_traced INJECTION MODE ...: the same, while strace meddles with a system call.
 run_traced() {
@@ -15,22 +14,24 @@ run_traced() {
   master=$!
 }
 
-@test "an application in C runs a pool, linked with the object and with the archive" {
-  for application in with_object with_archive; do
+@test "an application in C or C++ runs a pool, linked with the object or the archive; what is in stdio's buffers is printed once" {
+  for application in with_object with_archive in_cxx; do
     : >out
     run_application run last-one
-    eventually printed "^worker 0 argc 3 last last-one$"
-    eventually printed "^worker 1 argc 3 last last-one$"
-    stops_with 0
+    case $application in
+      in_cxx)
+        eventually printed "in_cxx 42 number 0$"
+        eventually printed "in_cxx 42 number 1$"
+        stops_with 0
+        ;;
+      *)
+        eventually printed "^worker 0 argc 3 last last-one$"
+        eventually printed "^worker 1 argc 3 last last-one$"
+        stops_with 0
+        [ "$(grep -c buffered out)" -eq 1 ]
+        ;;
+    esac
   done
-}
-
-@test "an application in C++ runs a pool, and its workers see what it has set up" {
-  application=in_cxx
-  run_application
-  eventually printed "in_cxx 42 number 0$"
-  eventually printed "in_cxx 42 number 1$"
-  stops_with 0
 }
 
 @test "an application needs the C library alone" {
@@ -58,68 +59,62 @@ run_traced() {
   [ "$private" -lt 8192 ]
 }
 
-@test "what is in stdio's buffers is printed once" {
-  run_application run
-  eventually printed_times 2 "^worker"
-  stops_with 0
-  [ "$(grep -c buffered out)" -eq 1 ]
-}
-
-@test "the exit statuses are those of the tool" {
-  run_application fails
+@test "a pool that never comes up has the status 1" {
+  needs_virtual_time
+  run_virtual_application fails
   ends_with 1
-  : >log
-  run_application hangs
-  eventually printed_times 2 hangs
-  stops_with 3
+  logged "giving up"
 }
 
-@test "the timeout works as in the tool" {
-  run_application timeout
-  eventually logged "worker 0 (pid [0-9]*) was ended by signal 6"
+@test "a grace period is in seconds, 0 is the default one, the shortest one is not nothing, and a negative one lasts for ever" {
+  needs_virtual_time
+  while read -r grace killed; do
+    echo "$grace"
+    anew
+    echo 0 >time
+    run_virtual_application grace "$grace"
+    eventually printed_times 2 hangs
+    signal TERM
+    eventually logged "shutting down"
+    if [ "$killed" = never ]; then
+      time_until 20000
+      [ -z "$(times 'kill 9')" ]
+    else
+      rm time
+      ends_with 3
+      [ "$(times 'kill 9' | tr '\n' ' ')" = "$killed $killed " ]
+    fi
+  done <<'END'
+0.5 500
+0 8000
+1e-9 1
+-1 never
+END
 }
 
-@test "bad options, bad arguments and a null function are EINVAL, and nothing is started" {
+@test "timeout and warm-up are in seconds, a warm-up of 0 is the default one, and the shortest time is not nothing" {
+  needs_virtual_time
+  while read -r timeout warm_up limit; do
+    echo "$timeout $warm_up"
+    anew
+    run_virtual_application timeout "$timeout" "$warm_up"
+    eventually logged "worker 0 (pid [0-9]*) has not yielded for $limit s and is aborted"
+    eventually logged "worker 0 (pid [0-9]*) was ended by signal 6"
+  done <<'END'
+0.2 0.3 0\.300
+0.5 0.3 0\.500
+0.2 0 8\.000
+1e-9 1e-9 0\.001
+END
+}
+
+@test "bad options, bad arguments and a null function are EINVAL, and nothing is started; the outermost options are taken" {
   run "$BIN/with_archive" errors
   echo "$output"
   [ "$output" = "$(printf 'buffered\nall refused')" ]
-}
-
-@test "the outermost options are taken, also after an error" {
   run_application limits
   ends_with 0
   printed "^all taken$"
-}
-
-@test "times of less than a millisecond are not nothing, which would mean never or for ever" {
-  run_application tiny
-  eventually logged_at_least 2 "was ended by signal 6"
-  run_application grace 1e-9
-  eventually logged_at_least 2 "worker 1 (pid [0-9]*) started"
-  stops_with 3
-}
-
-@test "a grace period of 0 is the default one, and a negative one lasts for ever" {
-  run_application grace -1
-  for_ever=$master
-  run_application grace 0
-  eventually printed_times 4 hangs
-  # The one that might end sooner is asked first.
-  kill -TERM "$for_ever"
-  eventually logged_times 1 "shutting down"
-  stops_with 3
-  logged_times 2 "is killed"
-  kill -0 "$for_ever"
-  kill -KILL $(living "$for_ever")
-}
-
-@test "the warm-up works as in the tool" {
-  run_application warm-up
-  eventually has_workers 2
-  signal HUP
-  eventually logged "reload complete"
-  # By default it would be eight seconds for the trial alone.
-  [ "$(sed -n 's/.*reload complete after \([0-9]*\)\..*/\1/p' log)" -lt 8 ]
 }
 
 @test "each level of the log is that of its pool alone" {
@@ -130,15 +125,16 @@ run_traced() {
 }
 
 @test "a pool knows nothing of those before it in the same process" {
-  run_application pools
+  needs_virtual_time
+  run_virtual_application pools
   ends_with 0
   # One was killed by a second signal, one took its time after the first, two gave up.
-  [ "$(grep -v -e buffered -e hangs out | tr '\n' ' ')" = "killed 3 lingers 0 fails 1 fails 1 stops 0 " ]
+  [ "$(grep -v -e buffered -e hangs -e time out | tr '\n' ' ')" = "killed 3 lingers 0 fails 1 fails 1 stops 0 " ]
   starts=$(awk '/: forkd / { print n; n = 0 } /started$/ { n++ } END { print n }' log | tr '\n' ' ')
   [ "$starts" = " 1 1 5 5 1 " ]
 }
 
-@test "the service manager is told of each pool as of the first one" {
+@test "forkd_run may be called again, and leaves signals, mask and descriptors as they were; the manager is told of each pool" {
   background "$BIN/notify_sink" notify >>heard
   eventually grep -q listening heard
   NOTIFY_SOCKET=$PWD/notify run_application twice
@@ -146,10 +142,17 @@ run_traced() {
   signal HUP
   eventually logged "reload complete"
   signal TERM
+  eventually printed "^returned 0"
   eventually grep -q "READY=1 STATUS=3 of 3 workers healthy; last reload: none" heard
-  signal TERM
+  signal INT
   ends_with 0
   [ "$(grep -c STOPPING=1 heard)" -eq 2 ]
+  [ "$(grep -c '^returned 0$' out)" -eq 2 ]
+  # Of HUP, INT, QUIT, TERM, USR1, USR2, CHLD, ...: i for ignored, h for the caller's own handler, and
+  # the flags.
+  printed "^before i[0-9]* .* h[0-9]* .* h[0-9]* .* term 1 usr1 0 open [0-9]*$"
+  [ "$(sed -n 's/^between //p' out)" = "$(sed -n 's/^before //p' out)" ]
+  [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
 }
 
 @test "many pools in one process leave no memory behind" {
@@ -166,15 +169,28 @@ run_traced() {
   run_application memory-limit
   ends_with 0
   logged "critical: cannot make shared memory: "
-  logged "critical: cannot make the environment: "
-  [ "$(sed -n 's/^returned //p' out | tr '\n' ' ')" = "1 1 0 " ]
+  [ "$(sed -n 's/^returned //p' out | tr '\n' ' ')" = "1 0 " ]
   [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
 }
 
-@test "an application without any environment runs a pool" {
-  run_application no-environment
-  ends_with 0
-  [ "$(grep -v buffered out)" = "FORKD_WORKER=0" ]
+@test "the caller's environment is as before when forkd_run returns, also where it has none" {
+  for mode in environment no-environment; do
+    rm -f out
+    ONE=1 NOTIFY_SOCKET=/nowhere TWO='2 2' run_application $mode
+    ends_with 0
+    grep '^before ' out | sed 's/^before //' | sort >before
+    grep '^after ' out | sed 's/^after //' | sort | diff before -
+    case $mode in
+      no-*)
+        [ ! -s before ]
+        [ "$(sed -n 's/^worker //p' out)" = "FORKD_WORKER=0" ]
+        ;;
+      *)
+        { grep -v '^NOTIFY_SOCKET' before; echo FORKD_WORKER=0; } | sort >expected
+        sed -n 's/^worker //p' out | sort | diff expected -
+        ;;
+    esac
+  done
 }
 
 @test "a worker starts with the caller's mask, but for the signals that mean something to it" {
@@ -201,12 +217,15 @@ run_traced() {
 @test "a signal that cannot be handled is an error, and leaves everything as it was" {
   command -v strace >/dev/null || skip "no strace"
   [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
-  # The state is read by ten calls before.
-  run_traced rt_sigaction:error=EPERM:when=13 refused
-  ends_with 0
-  printed "^returned -1: Operation not permitted$"
-  [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
-  printed "^returned 0$"
+  # The state is read by ten calls before: the first signal, the third and the last.
+  for call in 11 13 20; do
+    rm -f out
+    run_traced rt_sigaction:error=EPERM:when=$call refused
+    ends_with 0
+    printed "^returned -1: Operation not permitted$"
+    [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
+    printed "^returned 0$"
+  done
 }
 
 @test "a signal that comes when a pool has just ended is not one to the next" {
@@ -218,35 +237,16 @@ run_traced() {
   logged_times 2 "exited with status 0"
 }
 
-@test "the stop descriptors of workers and of their application have nothing to do with each other" {
+@test "the stop descriptors of workers and of their application have nothing to do with each other; threads get the same" {
   run_application stop
   ends_with 0
   printed "^returned 0$"
   printed "^readable 0$"
-}
-
-@test "threads that ask for the stop descriptor at the same time get the same" {
   command -v strace >/dev/null || skip "no strace"
+  # Both are within it at the same time.
   run_traced pipe2:delay_enter=300000 stop-threads
   ends_with 0
   printed "^same 1$"
-}
-
-@test "a command that another thread executes meanwhile has none of the master's descriptors" {
-  [ -e "/proc/$$/fd" ] || skip "no /proc"
-  mkfifo pipe
-  background cat pipe >>log
-  (
-    for fd in 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done
-    NOTIFY_SOCKET=$PWD/nowhere exec "$BIN/with_archive" spawns sh -c '
-      for fd in 3 4 5 6 7 8 9; do [ ! -e /proc/$$/fd/$fd ] || echo open $fd; done; echo executed' >>out 2>pipe
-  ) &
-  master=$!
-  eventually printed_times 2 "^worker"
-  touch go
-  eventually printed "^executed$"
-  never printed "^open"
-  stops_with 0
 }
 
 @test "the master's descriptors never take the places of 0, 1 and 2, where the application has none" {
@@ -273,7 +273,17 @@ run_traced() {
   eventually is_called "$(pid_of 1)" a-very-long-n-1
 }
 
-@test "children of an application that does not want to wait for them leave no zombies" {
+@test "children of the application that are no workers are left to it, and where it does not want to wait they leave no zombies" {
+  run_application children
+  eventually printed_times 2 "^worker"
+  old=$(pid_of 0)
+  kill -KILL "$old"
+  eventually is_replaced 0 "$old"
+  signal TERM
+  ends_with 0
+  printed "^returned 0$"
+  printed "^first 11$"
+  printed "^other 12$"
   for way in "" no-wait; do
     rm -f log
     run_application silent $way
@@ -283,32 +293,6 @@ run_traced() {
   done
 }
 no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
-
-@test "forkd_run may be called again, and leaves signals, mask and descriptors as they were" {
-  run_application twice
-  eventually has_workers 2
-  eventually logged_times 2 started
-  signal TERM
-  eventually printed "^returned 0"
-  eventually logged_times 5 started
-  signal INT
-  ends_with 0
-  [ "$(grep -c '^returned 0$' out)" -eq 2 ]
-  # Of HUP, INT, QUIT, TERM, USR1, USR2, CHLD, ...: i for ignored, h for the caller's own handler.
-  printed "^before i . . . h . h . . . term 1 usr1 0 open [0-9]*$"
-  [ "$(sed -n 's/^between //p' out)" = "$(sed -n 's/^before //p' out)" ]
-  [ "$(sed -n 's/^after //p' out)" = "$(sed -n 's/^before //p' out)" ]
-}
-
-@test "HUP restarts every worker" {
-  run_application run
-  eventually printed_times 2 "^worker"
-  old=$(pid_of 0) old1=$(pid_of 1)
-  signal HUP
-  eventually is_replaced 0 "$old"
-  eventually is_replaced 1 "$old1"
-  eventually has_workers 2
-}
 
 @test "HUP tries what a worker reads when it sets itself up, and a bad file costs the pool nothing" {
   echo good1 >config
@@ -328,119 +312,11 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
   stops_with 0
 }
 
-@test "children of the application that are no workers are left to it" {
-  run_application children
-  eventually printed_times 2 "^worker"
-  old=$(pid_of 0)
-  kill -KILL "$old"
-  eventually is_replaced 0 "$old"
-  signal TERM
-  ends_with 0
-  printed "^returned 0$"
-  printed "^first 11$"
-  printed "^other 12$"
-}
-
-@test "a worker that the application itself has reaped is missed and replaced" {
-  run_application steals
-  eventually printed_times 2 "^worker"
-  for round in 1 2 3; do
-    old=$(pid_of 0)
-    kill -KILL "$old"
-    eventually is_replaced 0 "$old"
-  done
-  has_workers 2
-  logged "worker 0 (pid [0-9]*) has ended after [0-9.]* s or less, and the application has reaped it"
-  stops_with 0
-}
-
-@test "a trial that fails is not passed because the application has reaped its worker" {
-  echo good1 >config
-  run_application steals config
-  eventually printed_times 2 "^config good1"
-  echo bad >config
-  # The application is not always faster.
-  failures=0
-  while [ $((failures += 1)) -lt 50 ] && ! logged "reload failed: .*reaped"; do
-    signal HUP
-    eventually logged_at_least $failures "reload failed: worker 1024"
-  done
-  logged "reload failed: worker 1024 (pid [0-9]*) has ended after .*, and the application has reaped it before it was healthy"
-  never logged "reload succeeded"
-  stops_with 0
-}
-
-@test "forkd_run works in a thread of its own" {
-  run_application thread
-  eventually printed_times 2 "^worker"
-  signal TERM
-  ends_with 0
-  printed "^thread 0$"
-}
-
-@test "what another thread of the application forks has no part in the pool, and there is only one pool" {
-  run_application forks
-  eventually printed_times 2 "^worker"
-  touch go
-  # Its dispositions are the caller's (who may ignore some), so a signal does what it does elsewhere;
-  # and USR2 has the handler that the application has set meanwhile.
-  eventually printed "^later"
-  sed -n 's/^start //p' out | awk '{ $6 = "h"; print }' >expected
-  sed -n 's/^child //p' out | sed -n 1p | diff expected -
-  printed "^child yields 1 number -1 stop 0$"
-  printed "^child's own pool 0$"
-  eventually printed "^second refused$"
-  child=$(living "$master" | grep -v -x -e "$(pid_of 0)" -e "$(pid_of 1)")
-  kill -TERM "$child"
-  eventually printed "^child $child ended by 15$"
-  has_workers 2
-  stops_with 0
-}
-
-@test "a signal to a process that another thread has just forked ends that, and never the pool" {
-  case $LDFLAGS in *thread*) skip "the thread sanitizer delays signals" ;; esac
-  run_application strangers
-  eventually printed_times 2 "^worker"
-  touch go
-  eventually printed "^strangers 101$"
-  has_workers 2
-  logged_times 0 "shutting down"
-  stops_with 0
-}
-
 @test "what the application forks when its pool has ended is a child like any other" {
   run_application later
   ends_with 0
-  printed "^child d"
+  printed "^child "
   [ "$(sed -n 's/^child //p' out)" = "$(sed -n 's/^parent //p' out)" ]
-}
-
-@test "what is forked at the moment when a pool begins can have one of its own, too" {
-  command -v strace >/dev/null || skip "no strace"
-  # The pool's thread is slow to find out which process it is.
-  run_traced getpid:delay_enter=500000:when=1 early
-  eventually printed "^child 0$"
-  eventually logged "worker 1 (pid [0-9]*) started"
-  kill -TERM "$(sed -n 's/^forkd\[\([0-9]*\)].*/\1/p' log | head -n 1)"
-  eventually logged "worker 1 .*exited with status 0"
-}
-
-@test "a signal handler that is slow harms neither what is forked meanwhile nor files opened later" {
-  case $LDFLAGS in *thread*) skip "the thread sanitizer delays signals" ;; esac
-  command -v strace >/dev/null || skip "no strace"
-  for thread in "" pool; do
-    rm -f go file out
-    run_traced write:delay_enter=400000:when=1 slow-handler $thread
-    ends_with 0
-    printed "^pool 0 child 0 file 0$"
-  done
-}
-
-@test "what is forked while workers start and signals come can have a pool of its own" {
-  case $LDFLAGS in *thread*) skip "the thread sanitizer delays signals" ;; esac
-  run_application storm
-  ends_with 0
-  printed "^40 good children, pool 0$"
 }
 
 @test "a worker function runs alone, without forkd" {
@@ -471,24 +347,4 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
   eventually logged_at_least 4 "exited with status 0"
   stops_with 0
   grep -v buffered out | cmp - numbers
-}
-
-@test "a variable that the application changes while the pool runs does not reach later workers" {
-  run_application variable
-  eventually printed_times 2 "^VARIABLE=before$"
-  touch go
-  eventually printed "^changed$"
-  kill -KILL "$(pid_of 0)"
-  eventually printed_times 3 "^VARIABLE=before$"
-  never printed after
-}
-
-@test "workers that the application reaps, one after the other and two at once, are all replaced" {
-  run_application steals
-  for round in $(seq 20); do
-    eventually has_workers 2
-    kill -KILL $(living "$master") || :
-  done
-  eventually has_workers 2
-  stops_with 0
 }

@@ -2,57 +2,40 @@
 # Code that cannot be loaded, or does harm while it is: at the start of the pool.
 
 load helper
+load virtual
 
-@test "a file that is missing ends the master with 1 and its path, and nothing is started" {
-  run_forkd ./nowhere.so:run
-  ends_with 1
-  logged "critical: cannot load ./nowhere.so:run: No such file or directory$"
-  logged_times 0 started
-}
-
-@test "a folder or a FIFO in the place of the file ends the master with 1" {
-  mkdir folder
-  mkfifo fifo
-  for path in folder fifo; do
-    run_forkd ./$path:run
-    ends_with 1
-    logged "cannot load ./$path:run: not a regular file"
-  done
-  # That a colon may mean something else is said where nothing is there.
-  run_forkd folder:run
-  ends_with 1
-  logged "cannot load folder:run: not a regular file$"
-}
-
-@test "a file that is no shared object ends the master with 1 and the loader's message" {
+@test "a worker that cannot be loaded ends the master with 1, and one critical line with the path and the reason" {
   echo junk >junk.so
-  run_forkd -n 3 ./junk.so:run
-  ends_with 1
-  logged "critical: .*cannot load ./junk.so:run: "
-  logged_times 1 "cannot load"
-}
-
-@test "an undefined symbol in the file is found when it is loaded, not when it is called" {
-  run_forkd "$BIN/undefined.so:steady"
-  ends_with 1
-  logged "critical: .*cannot load $BIN/undefined.so:steady: .*a_symbol_that_nobody_has"
-}
-
-@test "a function that is missing ends the master with 1 and its name" {
-  run_forkd "$W:no_such_function"
-  ends_with 1
-  logged "cannot load $W:no_such_function: .*no_such_function"
-}
-
-@test "a function that is missing, or not exported, says what it needs" {
-  run_forkd "$W:not_there"
-  ends_with 1
-  logged "critical: .*no function 'not_there' is exported (in C++ it needs extern \"C\")"
+  mkdir folder "$(printf '%0200d' 0)"
+  mkfifo fifo
+  long=./$(printf '%0200d' 0)/code.so
+  cp "$BIN/undefined.so" "$long"
+  while IFS='|' read -r worker reason starts; do
+    echo "$worker"
+    rm -f log
+    run_forkd -n 3 "$worker"
+    ends_with 1
+    logged_times 1 "critical: .*cannot load $worker: $reason"
+    logged_times 1 "critical\|could not start\|cannot load"
+    logged_times 0 "giving up"
+    [ "$starts" = any ] || logged_times 0 started
+  done <<END
+./nowhere.so:run|No such file or directory\$|0
+./folder:run|not a regular file\$|0
+./fifo:run|not a regular file\$|0
+folder:run|not a regular file\$|0
+./junk.so:run|.|any
+$BIN/undefined.so:steady|.*a_symbol_that_nobody_has|any
+$long:steady|.*a_symbol_that_nobody_has|any
+$W:not_there|no function 'not_there' is exported (in C++ it needs extern "C")\$|any
+END
 }
 
 @test "a constructor that crashes takes no master down: it gives up" {
-  run_forkd "$BIN/ctor_crash.so:steady"
+  needs_virtual_time
+  run_virtual "$BIN/ctor_crash.so:steady"
   ends_with 1
+  logged_times 5 "ended by signal 11"
   logged "giving up"
 }
 
@@ -60,7 +43,7 @@ load helper
   for worker in ./nowhere/job "$BIN/undefined.so:steady"; do
     run_forkd -n 1024 "$worker"
     ends_with 1
-    [ "$(grep -c 'started$' log)" -lt 1024 ]
+    never starts_of 1023 1
     rm log
   done
 }
@@ -70,7 +53,7 @@ load helper
   # Nobody can know which of the two was loaded.
   deploy replaces
   cp "$BIN/one.so" next.so
-  run_forkd ./code.so:steady
+  run_forkd -w 0 ./code.so:steady
   eventually runs 2 1
   never runs 1 1
   starts_of 0 2
@@ -87,30 +70,39 @@ load helper
   logged_times 0 "reload failed"
 }
 
-@test "the reason why code cannot be loaded is logged whole, however long its path is" {
-  name=$(printf '%0200d' 0)
-  mkdir "$name"
-  cp "$BIN/undefined.so" "$name/code.so"
-  run_forkd "./$name/code.so:steady"
-  ends_with 1
-  logged "cannot load ./$name/code.so:steady: .*a_symbol_that_nobody_has"
-}
-
-@test "a pool that cannot be loaded ends with 1 also when one of its workers has to be killed" {
-  run_forkd -n 2 -g 0.3 "$BIN/hang_0.so:nothing"
-  ends_with 1
-  logged "worker 1 .* no function 'nothing'"
-  logged "worker 0 .* is killed"
-}
-
-@test "a pool that cannot be loaded ends with 1 also when one of its workers cannot be killed" {
-  command -v strace >/dev/null || skip "no strace"
-  strace -o trace -e trace=kill -e inject=kill:error=EPERM \
-    "$FORKD" -n 2 -g 0.3 "$BIN/hang_0.so:nothing" >>out 2>>log 3>&- &
-  master=$!
-  ends_with 1
-  kill -KILL "$(pid_of 0)"
-  logged "worker 0 .* cannot be killed"
+@test "a pool that cannot be loaded ends with 1 also when it has to kill a worker, or cannot" {
+  needs_virtual_time
+  # Worker 0 hangs while it is loaded.
+  for way in signal grace immune; do
+    echo $way
+    anew
+    rm -f no_kill
+    echo 0 >time
+    run_virtual -n 2 -g 1 "$BIN/hang_0.so:nothing"
+    eventually logged "critical: worker 1 .* no function 'nothing'"
+    old=$(pid_of 0)
+    case $way in
+      signal)
+        # The first one is none to shut down, since the pool ends already.
+        signal TERM
+        time_until 500
+        logged_times 0 "killed"
+        signal TERM
+        ;;
+      grace) rm time ;;
+      immune)
+        touch no_kill
+        rm time
+        ;;
+    esac
+    ends_with 1
+    case $way in
+      immune) logged "worker 0 .* cannot be killed" ;;
+      *) logged "worker 0 .* has not ended and is killed" ;;
+    esac
+    kill -KILL "$old" 2>/dev/null || :
+    logged_times 0 "shutting down"
+  done
 }
 
 @test "code that is tried after a good reload has to prove itself anew" {

@@ -1,122 +1,181 @@
 #!/usr/bin/env bats
-# -t: workers that hang.
+# -t: workers that hang are aborted, and killed when that does not help.
 
 load helper
+load virtual
 
-@test "a worker that does not yield for the timeout is aborted and replaced" {
-  run_forkd -t 1 -n 2 "$W:first_hangs"
-  eventually logged "worker 0 (pid [0-9]*) has not yielded for 1\.000 s and is aborted"
-  old=$(sed -n 's/.*worker 0 (pid \([0-9]*\)) has not yielded.*/\1/p' log | head -n 1)
+@test "a worker that hangs is aborted and replaced; one that yields is not, nor any when the whole pool was stopped" {
+  mkdir stopped
+  run_forkd -t 2 -n 2 "$W:first_hangs"
+  hanging=$master
+  cd stopped
+  run_forkd -t 2 -n 3 "$W:steady"
+  eventually has_workers 3
+  before=$(living "$master" | sort)
+  kill -STOP "$master" $before
+  eventually is_state "$master" T
+  cd ..
+  eventually logged "worker 0 (pid [0-9]*) has not yielded for 2\.000 s and is aborted"
+  old=$(first_pid_of 0)
   eventually logged "worker 0 (pid $old) was ended by signal 6"
   eventually is_replaced 0 "$old"
   never logged "worker 1 .*aborted"
-}
-
-@test "start-up before the first yield counts from the start of the worker" {
-  run_forkd -t 0.2 -w 0.3 "$BIN/ctor_hang.so:steady"
-  eventually logged "has not yielded for 0\.300 s and is aborted"
-}
-
-@test "a worker may take the warm-up time for its first yield, and the timeout for each other one" {
-  run_forkd -t 0.2 -w 10 "$W:late_once"
-  eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.200 s and is aborted"
-  printed "^ready"
-}
-
-@test "for its first yield a worker has the timeout where that is longer than the warm-up" {
-  touch slow
-  run_forkd -t 3 -w 0.1 "$BIN/one.so:slow_start" "$PWD/slow"
-  eventually lived "$(pid_of 0)" 2
-  rm slow
-  eventually lived "$(pid_of 0)" 3
-  never logged aborted
-}
-
-@test "a worker that never yields in time is never healthy: the master gives up" {
-  run_forkd -t 0.2 -w 0.2 "$W:never_yields"
-  ends_with 1
-  logged_times 5 "is aborted"
-}
-
-@test "a pool that is frozen again and again loses nobody whose tasks take less than the timeout" {
-  # SIGSTOP for all at once stands for the freezer of a cgroup.
-  run_forkd -t 2 -n 2 "$W:long_tasks" 1800
-  eventually has_workers 2
-  before=$(living "$master" | sort)
-  for round in 1 2 3; do
-    kill -STOP "$master" $before
-    background sleep 1
-    wait "$background"
-    kill -CONT "$master" $before
-    background sleep 2
-    wait "$background"
-  done
+  kill -KILL "$hanging"
+  cd stopped
+  # It has been stopped for longer than the timeout. First the master goes on, as an unlucky scheduler
+  # would have it, and looks twice.
+  kill -CONT "$master"
+  pause 1.1
+  kill -CONT $before
+  pause 1.1
   never logged aborted
   [ "$before" = "$(living "$master" | sort)" ]
 }
 
-@test "SIGCONT to the master, however often, does not put off the end of a worker that hangs" {
-  run_forkd -t 1 "$W:hangs"
-  old=$(pid_of 0)
-  eventually continued_and_aborted "$old"
+@test "nothing that comes meanwhile puts off the end of a worker that hangs: SIGCONT, workers that come and go" {
+  mkdir continued
+  run_forkd -t 0.3 -w 0.3 -n 20 -l warning "$W:first_hangs_others_end"
+  (
+    cd continued
+    run_forkd -t 0.5 "$W:hangs"
+    old=$(pid_of 0)
+    eventually continued_and_aborted "$old"
+  )
+  eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.300 s and is aborted"
 }
 continued_and_aborted() {
   kill -CONT "$master"
   logged "worker 0 (pid $1) was ended by signal 6"
 }
 
-@test "workers that come and go do not put off the end of one that hangs" {
-  run_forkd -t 0.3 -w 0.3 -n 100 -l warning "$W:first_hangs_others_end"
-  eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.300 s and is aborted"
+@test "a worker has the timeout for a yield, for its first one the warm-up where that is longer, and half as long again" {
+  needs_virtual_time
+  while read -r options worker limit; do
+    echo "$options $worker"
+    anew
+    run_virtual ${options//,/ } "$BIN/$worker"
+    eventually logged "error: worker 0 (pid [0-9]*) has not yielded for ${limit%???}\.${limit: -3} s and is aborted"
+    [ "$limit" = 0200 ] || between "$limit" $((limit * 3 / 2)) "$(times 'kill 6' | head -n 1)"
+  done <<'END'
+-t,0.2,-w,3 workers.so:never_yields 3000
+-t,0.2,-w,3 ctor_hang.so:steady 3000
+-t,3,-w,0.1 workers.so:never_yields 3000
+-t,0.2,-w,1000 workers.so:hangs 0200
+END
 }
 
-@test "a worker that was asked to end, and hangs, is aborted, too" {
-  run_forkd -t 1 -n 2 "$W:second_hangs"
-  eventually printed "^hangs$"
+@test "a pool that is frozen again and again loses nobody who yields within the timeout" {
+  needs_virtual_time
+  echo 0 >time
+  run_virtual -t 1 "$W:says_yields"
+  eventually printed "^time 0 stands$"
+  for round in 1 2 3 4 5; do
+    # It has yielded since the master looked last.
+    : >yielded
+    eventually test -s yielded
+    echo 5000 >freeze
+    # Three looks, a quarter of the timeout apart, and one for the freeze.
+    echo $((round * 5750)) >next_time
+    mv next_time time
+    eventually is_frozen
+    eventually stands_after $((round * 5750))
+  done
+  logged_times 0 aborted
+}
+is_frozen() { [ ! -e freeze ]; }
+stands_after() { [ "$(sed -n 's/^time \([0-9]*\) stands$/\1/p' out | tail -n 1)" -ge "$1" ]; }
+
+@test "a worker that never yields in time is never healthy: the master gives up" {
+  needs_virtual_time
+  run_virtual -t 0.2 -w 0.2 "$W:never_yields"
+  ends_with 1
+  logged_times 5 "is aborted"
+  logged "giving up"
+}
+
+@test "a worker that was asked to end, and hangs, is aborted, too, and makes the status of a shutdown 3" {
+  needs_virtual_time
+  echo 0 >time
+  run_virtual -t 1 -g 1000 -n 2 "$W:hangs"
+  eventually printed_times 2 "^hangs$"
   signal USR2
-  eventually logged "worker 1 (pid [0-9]*) has not yielded for .* and is aborted"
+  eventually logged "the target is now 1"
+  time_until 600
+  [ -z "$(times 'kill 6')" ]
+  time_until 2000
+  eventually logged "worker 1 (pid [0-9]*) has not yielded for 1\.000 s and is aborted"
   # No warning, since it was to end.
   eventually logged "info: worker 1 (pid [0-9]*) was ended by signal 6"
-  has_workers 1
+  eventually logged "warning: worker 0 (pid [0-9]*) was ended by signal 6"
+  eventually starts_of 0 2
+  starts_of 1 1
+  signal TERM
+  eventually logged "shutting down"
+  rm time
+  ends_with 3
+  logged "info: worker 0 (pid [0-9]*) was ended by signal 6"
 }
 
-@test "a worker that yields in time is never touched" {
-  run_forkd -t 1 -n 1 "$W:steady"
-  eventually lived "$master" 3
-  stops_with 0
-  never logged aborted
+@test "a worker that takes no notice of SIGABRT is killed the grace period later, with -g 0 eight seconds" {
+  needs_virtual_time
+  for grace in 8 0; do
+    anew
+    run_virtual -t 0.2 -g $grace "$W:ignores_abort"
+    eventually logged "warning: worker 0 (pid $(pid_of 0)) was ended by signal 9"
+    aborted=$(times 'kill 6' | head -n 1)
+    between $((aborted + 8000)) $((aborted + 8100)) "$(times 'kill 9' | head -n 1)"
+    eventually starts_of 0 2
+  done
 }
 
-@test "two hundred workers that yield in time are never touched while the cores are busy" {
-  for core in 1 2; do background sh -c 'while :; do :; done'; done
-  run_forkd -t 1 -n 200 -l warning "$W:steady"
-  eventually has_workers 200
-  eventually lived "$master" 3
-  never logged aborted
-  has_workers 200
+@test "time for which the pool is frozen does not bring the SIGKILL after SIGABRT nearer" {
+  needs_virtual_time
+  echo 1000 >time
+  run_virtual -t 0.2 "$W:ignores_abort"
+  eventually logged "is aborted"
+  eventually printed "^time 1000 stands$"
+  echo 3000 >freeze
+  rm time
+  eventually printed "^time [0-9]* kill 9$"
+  between $(($(times 'kill 6' | head -n 1) + 10000)) 20000 "$(times 'kill 9' | head -n 1)"
 }
 
-@test "a pool that was stopped for many timeouts and continued loses nobody" {
-  run_forkd -t 0.5 -n 5 "$W:steady"
-  eventually has_workers 5
-  before=$(living "$master" | sort)
-  kill -STOP "$master" $before
-  eventually is_state "$master" T
-  background sleep 3
-  wait "$background"
-  # First the master, as an unlucky scheduler would have it.
-  kill -CONT "$master"
-  kill -CONT $before
-  background sleep 1
-  wait "$background"
-  never logged aborted
-  [ "$before" = "$(living "$master" | sort)" ]
+@test "a worker that is removed when it was aborted, or asked to end, goes on if it can, and is not replaced" {
+  needs_virtual_time
+  echo 2000 >time
+  run_virtual -t 0.5 -w 0.5 -g 40 -n 2 "$W:survives_abort" "$PWD/over"
+  eventually logged_times 2 "is aborted"
+  signal USR2
+  eventually logged "the target is now 1"
+  signal TERM
+  eventually logged "shutting down"
+  # No time passes any more, so neither SIGTERM nor SIGKILL has a part in that.
+  touch over
+  ends_with 0
+  printed_times 2 "^survived$"
+
+  anew
+  echo 2000 >time
+  run_virtual -t 0.5 -w 0.5 -n 2 "$W:ignores_abort"
+  eventually logged_times 2 "is aborted"
+  signal USR2
+  eventually logged "the target is now 1"
+  time_until 15000
+  eventually starts_of 0 2
+  logged "info: worker 1 (pid [0-9]*) was ended by signal 9"
+  starts_of 1 1
+  logged_times 1 "worker 1 .*started"
 }
 
-@test "without -t a worker may hang for ever" {
-  run_forkd "$W:hangs"
-  eventually logged started
-  background sleep 1
-  wait "$background"
-  logged_times 1 started
+@test "a worker that was aborted before a shutdown is killed at the end of the grace period at the latest: status 3" {
+  needs_virtual_time
+  echo 1000 >time
+  run_virtual -t 0.2 -g 1 "$W:ignores_abort"
+  eventually logged "error: worker 0 (pid [0-9]*) has not yielded for .* and is aborted"
+  eventually printed "^time 1000 stands$"
+  signal TERM
+  eventually logged "shutting down"
+  rm time
+  ends_with 3
+  between 1000 2000 "$(times 'kill 9' | head -n 1)"
 }

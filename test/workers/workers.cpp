@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -80,11 +81,11 @@ WORKER prints_environment() {
 
 static void at_exit() { puts("atexit"); }
 
-// Leaves a line in stdio's buffer and an atexit handler, and returns 0.
-WORKER leaves_by_return() {
+// Leaves a line in stdio's buffer and an atexit handler, and returns the status that is its argument.
+WORKER leaves_by_return(int, char** argv) {
   atexit(at_exit);
   printf("buffered\n");
-  return 0;
+  return atoi(argv[1]);
 }
 
 // Crashes before it has yielded.
@@ -108,10 +109,11 @@ WORKER second_crashes_without(int argc, char** argv) {
   return forkd_worker_number() == 1 ? crashes_without(argc, argv) : steadily();
 }
 
-// Worker 1 fails at once; any other one waits for ever and never yields.
-WORKER second_fails_others_wait() {
-  if (forkd_worker_number() == 1) return 1;
-  for (;;) pause();
+// The worker whose number is the second argument fails when the file that is the first one exists; any
+// other one fails at once. None yields.
+WORKER fails_when(int, char** argv) {
+  while (forkd_worker_number() == atoi(argv[2]) && access(argv[1], F_OK) != 0) pause_ms(5);
+  return 1;
 }
 
 // Fails when it is asked to end, which it learns by the stop descriptor, before any yield.
@@ -120,20 +122,6 @@ WORKER fails_when_asked() {
   say("waiting\n");
   while (poll(&stop, 1, -1) < 0) {
   }
-  return 1;
-}
-
-// Yields and fails, after more than a second if the file "late" exists, else at once. Says when it
-// starts and fails, in milliseconds of the monotonic clock.
-WORKER fails_late() {
-  const auto say_time = [](const char* what) {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    say("%s %lld\n", what, t.tv_sec * 1000LL + t.tv_nsec / 1000000);
-  };
-  say_time("starts");
-  for (int i = access("late", F_OK) == 0 ? 120 : 0; forkd_yield() && i > 0; i--) pause_ms(10);
-  say_time("fails");
   return 1;
 }
 
@@ -176,17 +164,6 @@ WORKER never_yields() {
   for (;;) pause();
 }
 
-// Says so at each SIGTERM, and never ends.
-WORKER counts_terms() {
-  sigset_t term;
-  sigemptyset(&term);
-  sigaddset(&term, SIGTERM);
-  sigprocmask(SIG_BLOCK, &term, nullptr);
-  say("counting\n");
-  for (int number; sigwait(&term, &number) == 0;) say("term\n");
-  return 0;
-}
-
 // Needs a second to set itself up, yields once and hangs.
 WORKER late_once() {
   pause_ms(1000);
@@ -194,9 +171,13 @@ WORKER late_once() {
   return hangs();
 }
 
-// Does tasks of as many milliseconds as its argument says.
-WORKER long_tasks(int, char** argv) {
-  while (forkd_yield()) pause_ms(atoi(argv[1]));
+// Yields every 10 ms, and writes a byte into the file "yielded" after each yield, if that is there.
+WORKER says_yields() {
+  while (forkd_yield()) {
+    const int fd = open("yielded", O_WRONLY | O_APPEND);
+    if (fd >= 0 && write(fd, "y", 1) == 1) close(fd);
+    pause_ms(10);
+  }
   return 0;
 }
 
@@ -218,12 +199,6 @@ WORKER first_yields(int, char** argv) {
 // Hangs if it is worker 0, and yields steadily if it is not.
 WORKER first_hangs() { return forkd_worker_number() == 0 ? hangs() : steadily(); }
 
-// That, if it is worker 1; any other one yields steadily.
-WORKER second_hangs() {
-  if (forkd_worker_number() != 1) return steadily();
-  return hangs();
-}
-
 // Takes no notice of SIGABRT, and hangs.
 WORKER ignores_abort() {
   signal(SIGABRT, SIG_IGN);
@@ -232,17 +207,13 @@ WORKER ignores_abort() {
 
 static void take_no_notice(int) {}
 
-// Does one long task, which SIGABRT does not end, and yields steadily after that.
-WORKER survives_abort() {
+// Does one long task, which SIGABRT does not end, until the file that is its argument exists, and
+// yields steadily after that.
+WORKER survives_abort(int, char** argv) {
   signal(SIGABRT, take_no_notice);
-  pause_ms(1500);
+  while (access(argv[1], F_OK) != 0) pause_ms(10);
   say("survived\n");
   return steadily();
-}
-
-// Takes no notice of SIGABRT, if it is worker 1; any other one yields steadily.
-WORKER second_ignores_abort() {
-  return forkd_worker_number() == 1 ? ignores_abort() : steadily();
 }
 
 // Waits for the request by the stop descriptor alone, and says how it found out.
@@ -257,6 +228,13 @@ WORKER polls() {
   const int again = poll(&stop, 1, 0);
   say("stop %d %d %d\n", events, again, forkd_yield());
   return 0;
+}
+
+// Worker 1 waits until the file that is its argument exists, and does that; any other one is steady.
+WORKER second_asks_at(int, char** argv) {
+  if (forkd_worker_number() != 1) return steadily();
+  while (access(argv[1], F_OK) != 0) pause_ms(5);
+  return polls();
 }
 
 static int open_count() {
@@ -323,17 +301,6 @@ WORKER only_first_asks(int, char** argv) {
   signal(SIGHUP, on_hup);
   say("next\n");
   return blocked();
-}
-
-// Sends TERM back to the master when it is asked to end, and ends a little later.
-WORKER echoes_term() {
-  pollfd stop = {forkd_stop_fd(), POLLIN, 0};
-  say("polling\n");
-  while (poll(&stop, 1, -1) < 0) {
-  }
-  kill(getppid(), SIGTERM);
-  pause_ms(300);
-  return 0;
 }
 
 // Blocks the signal that goes with a request, learns of it by a yield, and says what the stop
@@ -442,7 +409,8 @@ WORKER forks() {
   const pid_t child = fork();
   if (child == 0) wait_for_signal("child");
   for (int status; forkd_yield(); pause_ms(10))
-    if (waitpid(child, &status, WNOHANG) == child) say("child ended by %d\n", WTERMSIG(status));
+    if (waitpid(child, &status, WNOHANG) == child)
+      say("child %d ended by %d\n", static_cast<int>(child), WTERMSIG(status));
   kill(child, SIGKILL);
   return 0;
 }
@@ -468,7 +436,8 @@ WORKER forks_and_asks() {
     }
     say("child has%s and %d descriptors less\n", line, before - open_count());
     const int own = forkd_stop_fd();
-    const forkd_options silent = {1, 0, 0, 0, 2};
+    forkd_options silent{};
+    silent.log_level = LOG_CRIT;
     const int status = forkd_run(reinterpret_cast<forkd_worker*>(stops_master), 0, nullptr, &silent);
     say("child's own pool %d\n", status);
     while (getppid() != 1 && !is_readable(stop)) pause_ms(5);

@@ -1,0 +1,106 @@
+/* Preloaded into forkd, it makes time pass in poll(2) alone, and at once: a test need not wait for a
+   deadline, and sees to the millisecond when it was kept. In the folder in which forkd runs,
+
+     time     holds how far time may go, in ms; it stands still there until the file says more or is gone
+     no_fork  makes fork(2) fail with EAGAIN
+     no_kill  makes SIGKILL to a process fail with EPERM, and that to a group with ESRCH
+     freeze   is how late the next poll(2) is, in ms; it is used up
+     out      gets a line "time MS fork", "time MS kill SIGNAL" or "time MS stands" for each of these
+
+   Workers go on in real time. The clock of a worker stands still. */
+#define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64
+#define _TIME_BITS 64
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { beginning = 1000, patience = 1 /* ms: a worker that has just died is seen first */ };
+
+static long long passed; /* ms */
+
+static void tell(const char *what) {
+  const int fd = open("out", O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0) return;
+  dprintf(fd, "time %lld %s\n", passed, what);
+  close(fd);
+}
+
+/* The number in a file; none if it is not there. */
+static long long number_in(const char *file, long long none) {
+  char text[32] = "";
+  const int fd = open(file, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return none;
+  const ssize_t length = read(fd, text, sizeof text - 1);
+  close(fd);
+  return length > 0 ? atoll(text) : 0;
+}
+
+__attribute__((constructor)) static void load(void) { unsetenv("LD_PRELOAD"); /* not in commands */ }
+
+int clock_gettime(clockid_t clock, struct timespec *t) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (clock == CLOCK_MONOTONIC) {
+    t->tv_sec = beginning + passed / 1000;
+    t->tv_nsec = passed % 1000 * 1000000;
+    return 0;
+  }
+  if (!real) *(void **)&real = dlsym(RTLD_NEXT, sizeof(long) == 8 ? "clock_gettime" : "__clock_gettime64");
+  return real(clock, t);
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout) {
+  static int (*real)(struct pollfd *, nfds_t, int);
+  static long long stood = -1;
+  long long left = timeout;
+  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "poll");
+  if (timeout <= 0) return real(fds, count, timeout);
+  for (;;) {
+    const int events = real(fds, count, patience);
+    if (events != 0) return events;
+    const long long limit = number_in("time", 1LL << 60);
+    if (passed + left <= limit) {
+      passed += left;
+      const long long late = number_in("freeze", 0);
+      if (late > 0) unlink("freeze");
+      passed += late;
+      return 0;
+    }
+    if (limit > passed) {
+      left -= limit - passed;
+      passed = limit;
+    }
+    if (stood != passed) tell("stands");
+    stood = passed;
+  }
+}
+
+pid_t fork(void) {
+  static pid_t (*real)(void);
+  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "fork");
+  tell("fork");
+  if (access("no_fork", F_OK) == 0) {
+    errno = EAGAIN;
+    return -1;
+  }
+  return real();
+}
+
+int kill(pid_t pid, int number) {
+  static int (*real)(pid_t, int);
+  char text[32];
+  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "kill");
+  snprintf(text, sizeof text, "kill %d", number);
+  tell(text);
+  if (number == SIGKILL && access("no_kill", F_OK) == 0) {
+    errno = pid > 0 ? EPERM : ESRCH;
+    return -1;
+  }
+  return real(pid, number);
+}
