@@ -258,30 +258,6 @@ constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
                                        "warning", nullptr, "info",     "debug"};
 static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
 
-constexpr const char* usage_text =
-    "usage: forkd [-hV] [-b address]... [-g seconds] [-l level] [-n number] [-t seconds]\n"
-    "             [-w seconds] worker [argument ...]\n"
-    "\n"
-    "Keep a pool of worker processes alive.\n"
-    "\n"
-    "  worker                   PATH:SYMBOL, a function in a shared object, or a command\n"
-    "  -b, --bind ADDRESS       listen on V4:PORT, [V6]:PORT, :PORT or a path with a slash,\n"
-    "                           and hand the socket to every worker; repeatable\n"
-    "  -g, --grace SECONDS      at shutdown, how long workers may take before SIGKILL;\n"
-    "                           0: for ever (default 8)\n"
-    "  -h, --help               show this and exit\n"
-    "  -l, --log-level LEVEL    debug, info, warning, error or critical (default info)\n"
-    "  -n, --num-workers N      initial number of workers, 1 to 1024 (default 1)\n"
-    "  -t, --timeout SECONDS    replace a worker that has not yielded for this long;\n"
-    "                           0: never (default 0)\n"
-    "  -V, --version            show the version and exit\n"
-    "  -w, --warm-up SECONDS    how long a worker may take to set itself up; one that has run\n"
-    "                           this long is healthy even if it has not yielded (except with\n"
-    "                           -t); 0: healthy as soon as it is loaded (default 8)\n"
-    "\n"
-    "Signals: USR1 adds a worker, USR2 removes one, HUP tries new code and then replaces\n"
-    "the workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n";
-
 // ---------------------------------------------------------------------------------------------
 // The command line
 // ---------------------------------------------------------------------------------------------
@@ -400,49 +376,88 @@ int parse_level(const char* text) {
   usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
 }
 
-// Prints help or version. Fails on a full disk or a closed pipe, so that a script notices.
-[[noreturn]] void print_and_exit(const char* format, const char* text) {
-  exit(printf(format, text) < 0 || fflush(stdout) != 0 ? exit_failed : 0);
+// Ends after help or version. A full disk or a closed pipe is a failure, so that a script notices.
+[[noreturn]] void exit_after_output() {
+  exit(fflush(stdout) != 0 || ferror(stdout) ? exit_failed : 0);
+}
+
+[[noreturn]] void print_version() {
+  printf("forkd %s\n", version);
+  exit_after_output();
+}
+
+[[noreturn]] void print_help();
+
+void add_address(const char* text) {
+  if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
+  addresses[address_count++] = parse_address(text);
+}
+
+// The options: each is spelt here, and nowhere else.
+constexpr struct Choice {
+  char letter;
+  const char* name;
+  const char* argument;  // its name; null: the option takes none
+  const char* help;
+  void (*take)(Options&, const char* argument);
+} choices[] = {
+    {'b', "bind", "ADDRESS", "listen there, and hand the socket to every worker",
+     [](Options&, const char* text) { add_address(text); }},
+    {'c', "canary", "SECONDS", "how much longer a reload tries the new code (0)",
+     [](Options& o, const char* text) { o.canary = parse_seconds("canary time", text); }},
+    {'g', "grace", "SECONDS", "time until a shutdown kills; 0: for ever (8)",
+     [](Options& o, const char* text) { o.grace = parse_seconds("grace period", text); }},
+    {'h', "help", nullptr, "show this", [](Options&, const char*) { print_help(); }},
+    {'l', "log-level", "LEVEL", "debug, info, warning, error or critical (info)",
+     [](Options& o, const char* text) { o.log_level = parse_level(text); }},
+    {'n', "num-workers", "N", "initial number of workers, 1 to 1024 (1)",
+     [](Options& o, const char* text) { o.workers = parse_workers(text); }},
+    {'t', "timeout", "SECONDS", "replace a worker that does not yield; 0: never (0)",
+     [](Options& o, const char* text) { o.timeout = parse_seconds("timeout", text); }},
+    {'V', "version", nullptr, "show the version", [](Options&, const char*) { print_version(); }},
+    {'w', "warm-up", "SECONDS", "time for a worker to set itself up (8)",
+     [](Options& o, const char* text) { o.warm_up = parse_seconds("warm-up", text); }},
+};
+
+[[noreturn]] void print_help() {
+  printf("usage: forkd [option ...] worker [argument ...]\n\n"
+         "Keep a pool of worker processes alive. A worker is PATH:SYMBOL, a function in a\n"
+         "shared object, or a command. In parentheses: the defaults.\n\n");
+  for (const Choice& choice : choices) {
+    char form[32];
+    snprintf(form, sizeof form, "--%s %s", choice.name, choice.argument ? choice.argument : "");
+    printf("  -%c, %-22s %s\n", choice.letter, form, choice.help);
+  }
+  printf("\nUSR1 adds a worker, USR2 removes one, HUP tries new code and then replaces the\n"
+         "workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n");
+  exit_after_output();
 }
 
 Options parse_options(int argc, char** argv) {
-  constexpr int long_values = 256;  // added to the letter: tells a long option from a short one
-  static const option long_options[] = {
-      {"bind", required_argument, nullptr, long_values + 'b'},
-      {"canary", required_argument, nullptr, long_values + 'c'},
-      {"grace", required_argument, nullptr, long_values + 'g'},
-      {"help", no_argument, nullptr, long_values + 'h'},
-      {"log-level", required_argument, nullptr, long_values + 'l'},
-      {"num-workers", required_argument, nullptr, long_values + 'n'},
-      {"timeout", required_argument, nullptr, long_values + 't'},
-      {"version", no_argument, nullptr, long_values + 'V'},
-      {"warm-up", required_argument, nullptr, long_values + 'w'},
-      {nullptr, 0, nullptr, 0},
-  };
+  constexpr int long_values = 256;  // added to the index: tells a long option from a short one
+  constexpr int count = sizeof choices / sizeof *choices;
+  char letters[2 * count + 3] = "+:", *end = letters + 2;
+  option long_options[count + 1] = {};
+  for (int i = 0; i < count; i++) {
+    const Choice& choice = choices[i];
+    *end++ = choice.letter;
+    if (choice.argument) *end++ = ':';
+    long_options[i] = {choice.name, choice.argument ? required_argument : no_argument, nullptr,
+                       long_values + i};
+  }
   Options options;
   opterr = 0;
   // '+': options end at the first operand. ':': a missing argument is reported as ':', not as '?'.
-  for (int c; (c = getopt_long(argc, argv, "+:b:c:g:hl:n:t:Vw:", long_options, nullptr)) != -1;)
-    switch (c >= long_values ? c - long_values : c) {
-    case 'b':
-      if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
-      addresses[address_count++] = parse_address(optarg);
-      break;
-    case 'c': options.canary = parse_seconds("canary time", optarg); break;
-    case 'g': options.grace = parse_seconds("grace period", optarg); break;
-    case 'h': print_and_exit("%s", usage_text);
-    case 'l': options.log_level = parse_level(optarg); break;
-    case 'n': options.workers = parse_workers(optarg); break;
-    case 't': options.timeout = parse_seconds("timeout", optarg); break;
-    case 'V': print_and_exit("forkd %s\n", version);
-    case 'w': options.warm_up = parse_seconds("warm-up", optarg); break;
-    case ':': usage_error("option '%s' needs an argument", argv[argc - 1]);
-    default:
-      // A short option may be part of a group (-xh), so name only its letter.
-      if (optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
+  for (int c; (c = getopt_long(argc, argv, letters, long_options, nullptr)) != -1;) {
+    if (c == ':') usage_error("option '%s' needs an argument", argv[argc - 1]);
+    // A short option may be part of a group (-xh), so name only its letter.
+    if (c == '?' && optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
+    if (c == '?')
       usage_error(optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'",
                   static_cast<int>(strcspn(argv[optind - 1], "=")), argv[optind - 1]);
-    }
+    for (int i = 0; i < count; i++)
+      if (c == choices[i].letter || c == long_values + i) choices[i].take(options, optarg);
+  }
   return options;
 }
 
