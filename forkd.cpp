@@ -151,7 +151,7 @@ constexpr Ms longest_backoff = 10000;
 constexpr Ms proof_of_life = 1000;    // from the first yield until a worker is healthy
 constexpr Ms second_signal = 100;     // a stop signal this much later is a second one, not an echo
 constexpr Ms nudge_interval = 1000;   // between two SIGTERMs to a worker that is late at shutdown
-constexpr Ms leftover_interval = 50;  // as PID 1, between two checks that the namespace is empty
+constexpr Ms leftover_interval = 50;  // between two checks whether a group or namespace is empty
 constexpr Ms shortest_watch = 10;     // between two checks of a worker that is not healthy yet
 constexpr Ms longest_watch = 200;
 constexpr Ms exec_time = 100;           // if execve(2) fails, it fails within this time
@@ -509,6 +509,8 @@ Job parse_job(int argc, char** argv) {
 struct Code {
   int number = 0;  // each trial's is a new one
   int fd = -1;
+  unsigned long long nonblocking =
+      0;  // the sockets that had O_NONBLOCK before other code was tried
   struct stat file {};
 };
 
@@ -524,7 +526,8 @@ int notify_fd = -1;                   // the socket for messages to the service 
 int* const own[] = {&wake_read,    &wake_write,    &log_again,  &notify_fd,
                     &pool_code.fd, &trial_code.fd, &old_code.fd};
 
-int socket_count;  // the workers' sockets, from first_socket on
+int socket_count;   // the workers' sockets, from first_socket on
+int given_sockets;  // the first of them, which are the service manager's
 
 void close_own(int& fd) {
   if (fd >= 0) close(fd);
@@ -751,7 +754,8 @@ ssize_t write_line(const char* text, size_t length) {
 // ---------------------------------------------------------------------------------------------
 
 // The sockets are opened once and live as long as the master, so no connection is refused while
-// workers come and go. They stay open across exec, since the master forks only workers.
+// workers come and go. They are close-on-exec: a process that a worker leaves behind does not hold
+// the port. A command gets them all the same, see execute().
 
 // Binds and listens. -1 with errno.
 int listen_on(const Address& address) {
@@ -814,13 +818,11 @@ const char* listen_error(const Address& address, int reason) {
   return strerror(reason);
 }
 
-// Moves a socket to the next descriptor that workers expect. An inherited descriptor in that
-// place is closed: sd_listen_fds(3) fixes the numbers.
-bool place_socket(int fd) {
-  const int place = first_socket + socket_count;
+// Moves a socket to the descriptor where workers expect it. What is open there is closed:
+// sd_listen_fds(3) fixes the numbers.
+bool place_socket(int fd, int place) {
   if (fd < 0 || (fd != place && dup2(fd, place) < 0)) return false;
   if (fd != place) close(fd);
-  socket_count++;
   return true;
 }
 
@@ -831,31 +833,29 @@ void remove_socket_files() {
       unlink(made.text);
 }
 
-// The number of sockets that the service manager passed; -1, already reported, if one is not open.
-int count_given_sockets() {
+// Counts the sockets, before any descriptor of the master's own is opened, which lie above them.
+void count_sockets() {
   const char* pid = getenv("LISTEN_PID");
   const char* count = getenv("LISTEN_FDS");
-  if (!pid || !count || strtol(pid, nullptr, 10) != getpid()) return 0;
-  const long given = strtol(count, nullptr, 10);
-  for (int i = 0; i < given; i++)
-    if (fcntl(first_socket + i, F_GETFD) < 0) {
-      fprintf(stderr, "forkd: LISTEN_FDS is '%s', but descriptor %d is not open\n", count,
-              first_socket + i);
-      return -1;
-    }
-  return given < 0 ? 0 : static_cast<int>(given);
+  if (pid && count && strtol(pid, nullptr, 10) == getpid())
+    given_sockets = static_cast<int>(max(0, min(strtol(count, nullptr, 10), INT_MAX / 2)));
+  socket_count = given_sockets + address_count;
 }
 
 // Opens the sockets and sets the variables that describe them. False on failure, already reported.
 bool open_sockets() {
-  socket_count = count_given_sockets();
-  if (socket_count < 0) return false;
-  for (int i = 0; i < address_count; i++) {
-    Address& address = addresses[i];
-    const bool is_path = address.name.any.sa_family == AF_UNIX;
-    if (!place_socket(is_path ? listen_on_path(address) : listen_on(address))) {
-      fprintf(stderr, "forkd: cannot listen on %s: %s\n", address.text,
-              listen_error(address, errno));
+  for (int i = 0; i < socket_count; i++) {
+    const int place = first_socket + i;
+    if (i >= given_sockets) {
+      Address& address = addresses[i - given_sockets];
+      const bool is_path = address.name.any.sa_family == AF_UNIX;
+      if (!place_socket(is_path ? listen_on_path(address) : listen_on(address), place)) {
+        log_event(LOG_CRIT, "cannot listen on %s: %s", address.text, listen_error(address, errno));
+        return false;
+      }
+    }
+    if (fcntl(place, F_SETFD, FD_CLOEXEC) != 0) {
+      log_event(LOG_CRIT, "LISTEN_FDS is %d, but descriptor %d is not open", given_sockets, place);
       return false;
     }
   }
@@ -867,6 +867,28 @@ bool open_sockets() {
   char text[16];
   snprintf(text, sizeof text, "%d", socket_count);
   return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
+}
+
+// Revives the sockets if a worker has called shutdown(2) on one, which ends it for all. (Linux
+// revives TCP sockets, but no Unix socket.)
+void listen_again() {
+  for (int i = given_sockets; i < socket_count; i++) listen(first_socket + i, SOMAXCONN);
+}
+
+// O_NONBLOCK belongs to all that share a socket. So the master notes which sockets have it, a bit
+// for each of the first 64, before new code is tried, and restores that when the code has failed.
+unsigned long long nonblocking_sockets() {
+  unsigned long long bits = 0;
+  for (int i = 0; i < min(socket_count, 64); i++)
+    if (fcntl(first_socket + i, F_GETFL) & O_NONBLOCK) bits |= 1ULL << i;
+  return bits;
+}
+
+void restore_sockets(unsigned long long bits) {
+  for (int i = 0; i < min(socket_count, 64); i++) {
+    const int flags = fcntl(first_socket + i, F_GETFL);
+    fcntl(first_socket + i, F_SETFL, bits >> i & 1 ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+  }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -907,15 +929,16 @@ sigset_t caller_mask;
 
 int arrived[event_count];  // how often each arrived since the master last consumed it
 int woken;                 // 1: a byte is in the self-pipe, or about to be
-unsigned first_stop_at;    // monotonic_ms() of the first INT, QUIT or TERM, cut to 32 bits; 0: none
-bool second_stop;          // another came too late to be an echo of the first
+unsigned first_stop_at;    // monotonic_ms() of the first INT, QUIT or TERM, cut to 32 bits
+int stop_requests;  // 1 from then on, 2 when another came too late to be an echo of the first
 
 // Decides in the handler, by the time of arrival, whether an INT, QUIT or TERM is a second request:
 // the loop may be late.
 void note_stop_signal() {
-  const unsigned at = static_cast<unsigned>(monotonic_ms()) | 1;  // 0 means none
-  if (!atomic_replace(first_stop_at, 0U, at) && at - atomic_load(first_stop_at) >= second_signal)
-    atomic_store(second_stop, true);
+  const unsigned at = static_cast<unsigned>(monotonic_ms());
+  if (stop_requests == 0) first_stop_at = at;
+  if (stop_requests == 0 || at - first_stop_at >= second_signal)
+    atomic_store(stop_requests, stop_requests == 0 ? 1 : 2);
 }
 
 // The handler in the master. The counters record the signals and the byte only ends the wait, so a
@@ -938,7 +961,7 @@ void count_signal(int number) {
 bool install_handlers() {
   struct sigaction action {};
   sigfillset(&action.sa_mask);
-  action.sa_flags = SA_RESTART | SA_NOCLDSTOP;
+  action.sa_flags = SA_RESTART | SA_NOCLDSTOP | SA_ONSTACK;
   pthread_sigmask(SIG_SETMASK, nullptr, &caller_mask);
   sigset_t handled;
   sigemptyset(&handled);
@@ -1019,12 +1042,13 @@ Shared* shared;  // mapped by the master, inherited by the workers
 // The states of a slot; tend() shows what leads from one to the next. The order matters: kill_all()
 // compares states with <.
 enum class State : unsigned char {
-  Empty,    // no process, and none wanted
-  Waiting,  // no process; one is to be started when it is due
-  Running,  // a process; its line says what it has been asked to do
-  Aborted,  // a process that was sent SIGABRT because it did not yield; SIGKILL follows
-  Killed,   // a process that was sent SIGKILL
-  Immune,   // a process that SIGKILL could not be sent to: a shutdown does not wait for it
+  Empty,     // no process, and none wanted
+  Waiting,   // no process; one is to be started when it is due
+  Running,   // a process; its line says what it has been asked to do
+  Aborted,   // a process that was sent SIGABRT because it did not yield; SIGKILL follows
+  Killed,    // a process that was sent SIGKILL
+  Immune,    // a process that SIGKILL could not be sent to: a shutdown does not wait for it
+  Leftover,  // no process, but some of the group that a command has led
 };
 
 // A worker number. Times are 0 until they are known.
@@ -1035,14 +1059,15 @@ struct Slot {
   bool brief = false;          // the process before returned 0 before that, as this one may
   int code = 0;                // the number of the code that the process runs, or ran
   pid_t pid = 0;               // of the process; 0: none
+  pid_t group = 0;             // Leftover: its group
   Ms started = 0;              // when the last process was forked
   Ms loaded_at = 0;            // when tend() first saw that the code was loaded
   Ms yielded_at = 0;           // when it first saw a yield
   Ms asked_at = 0;             // when it first saw that the process had been asked to end
   Ms progress_at = 0;          // with a timeout: when it last saw `yields` change
   unsigned long yields = 0;    // with a timeout: the count of yields at that time
-  Ms start_at = 0;             // Waiting: when to fork
-  Ms kill_at = 0;              // Aborted: when to kill
+  Ms start_at = 0;             // Waiting, Leftover: when to fork
+  Ms kill_at = 0;              // Aborted, Leftover: when to kill
 };
 
 Slot slots[slot_count];
@@ -1132,7 +1157,7 @@ Slot* slot_of(pid_t pid) {
 // Whether a shutdown has a process to wait for.
 bool any_alive() {
   for (const Slot& slot : slots)
-    if (slot.pid > 0 && slot.state != State::Immune) return true;
+    if ((slot.pid > 0 && slot.state != State::Immune) || slot.state == State::Leftover) return true;
   return false;
 }
 
@@ -1183,7 +1208,7 @@ struct Self {
 void set_action(int number, void (*handler)(int), int flags) {
   struct sigaction action {};
   action.sa_handler = handler;
-  action.sa_flags = flags;
+  action.sa_flags = flags | SA_ONSTACK;  // the code may run on a small stack (a coroutine)
   sigfillset(&action.sa_mask);
   sigaction(number, &action, nullptr);
 }
@@ -1359,6 +1384,7 @@ void format_identity(int number) {
 
 // Executes the command. If that fails, tells the master why.
 [[noreturn]] void execute(char** argv) {
+  for (int i = 0; i < socket_count; i++) fcntl(first_socket + i, F_SETFD, 0);
   execvp(argv[0], argv);
   const int reason = errno;
   const char* name = argv[0];
@@ -1509,8 +1535,10 @@ void nudge_all(Ms now) {
 
 void kill_all() {
   pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
-  for (Slot& slot : slots)
+  for (Slot& slot : slots) {
     if (slot.pid > 0 && slot.state < State::Killed) kill_worker(slot, "has not ended");
+    if (slot.state == State::Leftover) slot.kill_at = 0;
+  }
 }
 
 // Does what is due in a shutdown. Returns when to look again: soon, since a wait that is longer
@@ -1568,6 +1596,7 @@ void mark_old_workers(Ms now) {
     slot.failures = 0;  // of another code
     slot.brief = false;
     if (&slot == pool.reload.trial) continue;
+    slot.start_at = now;
     if (slot.state == State::Waiting) schedule_start(slot, now);
     const bool old = !runs_pools_code(slot);
     if (slot.pid > 0)
@@ -1593,6 +1622,7 @@ void drop_trial() {
   va_end(args);
   Reload& reload = pool.reload;
   drop_trial();
+  restore_sockets(pool_code.nonblocking);
   if (!reload.tries_old) {
     log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
     copy_text(reload.reason, sizeof reload.reason, reason);
@@ -1629,9 +1659,9 @@ void start_trial(Slot& slot, bool tries_old, Ms now) {
 void on_reload_signal(Ms now) {
   Reload& reload = pool.reload;
   if (reload.trial)
-    log_event(LOG_INFO, "reload: the trial of worker %d (pid %d) is dropped",
-              number_of(*reload.trial), reload.trial->pid);
+    log_event(LOG_INFO, "reload: the trial of worker %d is dropped", number_of(*reload.trial));
   drop_trial();
+  pool_code.nonblocking = nonblocking_sockets();
   reload.count++;
   reload.stage = Stage::Trial;
   reload.reason[0] = '\0';
@@ -1709,6 +1739,7 @@ void turn_back(const char* how) {
   reload.roll = can ? Roll::Turning : Roll::Stuck;
   if (!can) return;
   exchange_codes();
+  restore_sockets(pool_code.nonblocking);
   mark_old_workers(clock_ms());
 }
 
@@ -1820,19 +1851,27 @@ void advance_roll(const Census& census, Ms now) {
 struct End {
   Phase phase;   // how far it had come
   bool asked;    // it had been asked to end
+  bool crashed;  // it ended by a signal that is neither a request nor forkd's
   bool is_zero;  // it ended with status 0
   bool worked;   // it was healthy: found so, or it returned 0
   bool failed;   // it ran the pool's code, and ended otherwise, by itself and before it was healthy
   char text[start_error_size + 96];  // what the log says of it
 };
 
+bool is_request(int signal) {
+  return signal == SIGHUP || signal == SIGINT || signal == SIGQUIT || signal == SIGTERM;
+}
+
 End describe_end(const Slot& slot, int status, Ms now) {
   End end{.phase = atomic_load(line_of(slot).phase),
           .asked = request_to(slot) == Request::End,
+          .crashed = WIFSIGNALED(status) && !is_request(WTERMSIG(status)) &&
+                     slot.state != State::Aborted && slot.state != State::Killed,
           .is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0,
           .worked = slot.healthy,
           .failed = false,
           .text = ""};
+
   const Ms lived = now - slot.started;
   if (end.is_zero && end.phase == Phase::Loaded) end.worked = true;
   // With a warm-up below a second, code that crashes at once would start ten times a second.
@@ -1857,7 +1896,8 @@ End describe_end(const Slot& slot, int status, Ms now) {
 // The log level of an end. If no worker has been healthy yet, the first failed start ends the
 // master and is critical; those that follow, during the shutdown, are debug.
 int level_of(const End& end, bool is_wanted) {
-  if (end.phase != Phase::Failed) return end.asked || end.is_zero ? LOG_INFO : LOG_WARNING;
+  if (end.phase != Phase::Failed)
+    return end.is_zero || (end.asked && !end.crashed) ? LOG_INFO : LOG_WARNING;
   if (pool.shutdown.begun) return LOG_DEBUG;
   return pool.ever_healthy || !is_wanted ? LOG_ERR : LOG_CRIT;
 }
@@ -1877,6 +1917,16 @@ void trial_ended(const End& end, Ms now) {
   }
 }
 
+// Whether there is something left of the group that a command has led. As long as there is, no
+// other process gets its number.
+bool is_group_left(const Slot& slot) { return kill(-slot.group, 0) == 0 || errno == EPERM; }
+
+// Nothing is left of a worker: its number is free.
+void free_number(Slot& slot) {
+  slot.state = State::Empty;
+  if (is_wanted(slot)) schedule_start(slot, slot.start_at);
+}
+
 // A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
   const End end = describe_end(slot, status, now);
@@ -1886,18 +1936,26 @@ void worker_ended(Slot& slot, int status, Ms now) {
     pool.shutdown.status = exit_killed;
   slot.failures = end.failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
   slot.brief = runs_pools_code(slot) && !end.asked && end.worked && !slot.healthy;
+  slot.start_at = slot.failures > 0 ? now + backoff(slot.failures) : now;
   slot.healthy = false;
+  slot.group = slot.pid;
   slot.pid = 0;
   slot.state = State::Empty;
+  listen_again();
   if (&slot == pool.reload.trial) {
     trial_ended(end, now);
   } else {
     log_event(level_of(end, is_wanted(slot)), "%s", end.text);
     if (slot.failures >= turn_after && is_wanted(slot)) turn_back(end.text);
   }
-  if (!is_wanted(slot)) return;
-  schedule_start(slot, slot.failures > 0 ? now + backoff(slot.failures) : now);
-  give_up_if_hopeless(end.phase, now);
+  if (pool.job.is_command() && is_group_left(slot)) {
+    const bool for_ever = pool.shutdown.begun && !pool.options.grace;
+    slot.state = State::Leftover;
+    slot.kill_at = for_ever ? never : now + finite_grace();
+  } else {
+    free_number(slot);
+  }
+  if (is_wanted(slot)) give_up_if_hopeless(end.phase, now);
 }
 
 // Reaps a worker if it has ended.
@@ -2009,6 +2067,21 @@ Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   return slot.kill_at;
 }
 
+// Waits for the end of what a command has left in its group, which has been sent SIGTERM; kills it
+// after the grace period. Returns when to look again.
+Ms tend_leftover(Slot& slot, Ms now) {
+  const bool left = is_group_left(slot);
+  if (left && now < slot.kill_at) return min(slot.kill_at, now + leftover_interval);
+  if (left) {
+    log_event(LOG_WARNING, "what worker %d (pid %d) has left has not ended and is killed",
+              number_of(slot), slot.group);
+    kill(-slot.group, SIGKILL);
+    if (pool.shutdown.begun && pool.shutdown.status == 0) pool.shutdown.status = exit_killed;
+  }
+  free_number(slot);
+  return never;
+}
+
 // Does what is due in a slot. Returns when it must be called again. This is all that happens to a
 // worker, apart from what it is asked for and from its end:
 //
@@ -2032,6 +2105,7 @@ Ms tend(Slot& slot, Ms now) {
     if (!start(slot)) return fork_failed(slot, errno);
     pool.fork_failures = 0;
   }
+  if (slot.state == State::Leftover) return tend_leftover(slot, now);
   if (slot.pid == 0) return never;
   const unsigned long yields = relaxed_load(line_of(slot).yields);
   Ms next = never;
@@ -2061,10 +2135,10 @@ void grow(Ms now) {
   }
   Slot& slot = slots[pool.target++];
   tell_target();
-  if (slot.state != State::Empty) return;  // still ending: worker_ended() starts the next one
   slot.failures = 0;
   slot.brief = false;
-  schedule_start(slot, now);
+  slot.start_at = now;  // or later: as soon as its old process, if there is one, has ended
+  if (slot.state == State::Empty) schedule_start(slot, now);
 }
 
 void shrink() {
@@ -2082,7 +2156,7 @@ void on_stop_signal(Ms now) {
     log_event(LOG_INFO, "shutting down");
     begin_shutdown(now, 0);
   }
-  if (atomic_load(second_stop)) kill_all();
+  if (atomic_load(stop_requests) > 1) kill_all();
 }
 
 // Acts on the signals that arrived since the last turn. A shutdown ignores USR1, USR2 and HUP.
@@ -2274,7 +2348,9 @@ bool begin_pool(const Job& job, const Options& options) {
   for (Slot& slot : slots)
     if (slot.started) slot = {};  // the others are untouched: writing would map their pages
   log_level = options.log_level;
+  if (!job.function) count_sockets();
   open_log();
+  if (!job.function && !open_sockets()) return false;
   open_notify();
   if (const char* missing = acquire()) {
     log_event(LOG_CRIT, "cannot make %s: %s", missing, strerror(errno));
@@ -2310,18 +2386,17 @@ int run_pool(const Job& job, const Options& options) {
 }
 
 // As PID 1: ends what the workers have left behind in the namespace, before the kernel kills it
-// together with this process. Takes at most the rest of the grace period; a further signal cuts it
-// short.
+// together with this process. Takes at most the rest of the grace period; a signal after the one
+// that has ended the pool, if one has, cuts it short.
 void end_leftovers(Ms grace) {
+  const bool was_asked = pool.shutdown.begun && pool.shutdown.status != exit_failed;
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
-  const bool asked = atomic_load(first_stop_at) != 0;
   const Ms deadline = grace ? since + grace : never;
   terminate(-1);
   for (Ms now = clock_ms(); now < deadline; now = clock_ms()) {
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
     }
-    if (kill(-1, 0) != 0) return;
-    if (consume(OnStop) > 0 && (!asked || atomic_load(second_stop))) return;
+    if (kill(-1, 0) != 0 || atomic_load(stop_requests) > was_asked) return;
     wait_until(min(deadline, now + leftover_interval));
   }
 }
@@ -2373,14 +2448,14 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     return -1;
   }
   for (int& count : arrived) count = 0;
-  first_stop_at = 0;
-  second_stop = false;
+  stop_requests = 0;
   if (!become_master()) return -1;
   running = true;
   fflush(nullptr);  // or every worker would write the buffered output again
   // Gives back what was read ahead, or a worker's exit(3) would move the shared offset (POSIX,
-  // fflush).
-  fflush(stdin);  // cppcheck-suppress fflushOnInputStream
+  // fflush). Not from a pipe, where musl would discard it.
+  if (lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0)
+    fflush(stdin);  // cppcheck-suppress fflushOnInputStream
   const int status = run_pool({.spec = "a function of this program",
                                .function = function,
                                .argc = argc,
@@ -2406,7 +2481,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   reset_getopt();  // once for all workers: in each it would cost a page fault
   keep_standard_descriptors();
   running = true;
-  const int status = open_sockets() ? run_pool(job, options) : exit_failed;
+  const int status = run_pool(job, options);
   remove_socket_files();
   if (getpid() == 1) end_leftovers(options.grace);
   return status;  // the handlers stay, so a late signal does not change the status

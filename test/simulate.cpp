@@ -77,7 +77,8 @@ struct Worker {
   Ms forked_at, aborted_at;  // by the master's clock; never: not at all
   Ms loaded_at, first_yield_at, yielded_at, asked_at;  // in awake() time; never: not at all
   Ms next_at;                                          // never: not at all
-} workers[32];                                         // 0 to 23, and 1024 to 1031
+  Ms group_until;  // when the last of what a command has left in its group ends
+} workers[32];     // 0 to 23, and 1024 to 1031
 
 Ms now = 1000000;
 Ms frozen;          // how much of that
@@ -217,6 +218,7 @@ Line& line_of(const Worker& w) { return shared->line[w.number]; }
 bool is_loaded(const Worker& w) { return line_of(w).phase == Phase::Loaded; }
 bool has_yielded(const Worker& w) { return line_of(w).yields > 0; }
 bool is_alive(const Worker& w) { return w.pid && w.life != Life::Dead; }
+bool is_group_left(const Worker& w) { return now < w.group_until; }
 bool is_old(const Worker& w) { return w.pid && slots[w.number].code != pool_code.number; }
 
 // Whether it may count as healthy; or, with a delay, has to. Waits are no longer than a second.
@@ -244,7 +246,7 @@ bool is_new_trial(const Worker& w) {
 
 // A process is to be forked.
 void check_start(const Worker& w) {
-  if (w.pid) broken("never two processes under one number: %d", w.number);
+  if (w.pid || is_group_left(w)) broken("never two processes under one number: %d", w.number);
   if (pool.shutdown.begun) broken("nothing is started during a shutdown");
   if (w.started && clock() < w.started + start_interval)
     broken("no number starts more than ten times a second: %d", w.number);
@@ -332,7 +334,8 @@ void check_message(bool is_ready) {
 // The following are true whenever the master sleeps.
 void check_restarts() {
   for (const Worker& w : workers)
-    if (is_wanted(slots[w.number]) && !w.pid && clock() >= max(w.due_until, seen.fork_at))
+    if (is_wanted(slots[w.number]) && !w.pid && !is_group_left(w) &&
+        now >= w.group_until + 2 * leftover_interval && clock() >= max(w.due_until, seen.fork_at))
       broken("worker %d is wanted and due, but not started", w.number);
 }
 void check_signals() {
@@ -346,13 +349,13 @@ void check_reaped() {
     if (w.pid && w.life == Life::Dead && !pending[SIGCHLD])
       broken("worker %d has ended, and is not reaped", w.number);
 }
-bool is_awaited(const Worker& w) { return w.pid && !(w.killed && w.immune); }
+bool is_awaited(const Worker& w) { return is_group_left(w) || (w.pid && !(w.killed && w.immune)); }
 void check_shutdown() {
   bool any = !pool.shutdown.begun;
   for (const Worker& w : workers) {
     if (is_over() && is_alive(w) && !w.killed)
       broken("the shutdown is over, but worker %d is not killed", w.number);
-    any = any || is_awaited(w);
+    any = any || is_awaited(w) || now < w.group_until + leftover_interval;
   }
   if (!any) broken("the master ends as soon as the last worker has");
 }
@@ -499,6 +502,7 @@ void make_good() {
     if ((is_command || w.plan == Plan::Polls) && w.immune) end(w, 0);
     if (is_command && w.asked_at != never && w.life == Life::Working) end(w, 0);
     w.immune = w.immune && w.killed;
+    w.group_until = min(w.group_until, now);
     w.task = 20;
     if (is_alive(w)) w.next_at = now;
   }
@@ -650,9 +654,14 @@ pid_t fork_worker() {
   return w.pid;
 }
 
+int send_to_group(Worker& w, int signal) {
+  if (signal == SIGKILL) w.group_until = min(w.group_until, now);
+  return is_group_left(w) ? 0 : fail(ESRCH);
+}
+
 int send_signal(pid_t pid, int signal) {
   between();
-  if (pid < 0) return 0;  // to what is left of a group: nothing
+  if (pid < 0) return send_to_group(worker_with(-pid % 2048), signal);
   Worker& w = worker_with(pid % 2048);
   if (w.pid != pid) broken("%d is no worker", pid);
   note("signal %d to worker %d", signal, w.number);
@@ -682,6 +691,7 @@ pid_t reap(pid_t pid, int* status) {
                    ? 0
                    : w.failures_most + 1);
   w.pid = 0;
+  if (run.kind == Kind::Command && one_in(8)) w.group_until = now + below(calm ? 200 : 12000);
   *status = w.status;
   return pid;
 }
