@@ -159,6 +159,7 @@ constexpr Ms pause_slack = 10;          // a wakeup this late is no pause
 constexpr Ms roll_interval = 1000;      // between two looks while a roll waits for yields alone
 constexpr Ms shutdown_interval = 1000;  // between two looks in a shutdown
 constexpr Ms longest_turn = 20;         // of the loop, while there are more workers to start
+constexpr int ask_interval = 100;       // between two looks at the state of another forkd
 constexpr Ms resend_interval = 100;     // while the queue of the service manager is full
 constexpr int turn_after = 2;           // failures in a row under a number until a roll goes back
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
@@ -233,12 +234,14 @@ Address addresses[max_addresses];  // of -b, in the order of the command line
 int address_count;
 
 struct Options {
-  int workers = 1;           // the initial target
-  Ms grace = 8000;           // how long a shutdown may take before SIGKILL; 0: for ever
-  Ms timeout = 0;            // how long a worker may go without a yield; 0: for ever
-  Ms warm_up = 8000;         // how long a worker may take to set itself up
-  Ms canary = 0;             // how long new code has to stay healthy in its trial
-  int log_level = LOG_INFO;  // the least important level that is logged, as in syslog(3)
+  int workers = 1;               // the initial target
+  Ms grace = 8000;               // how long a shutdown may take before SIGKILL; 0: for ever
+  Ms timeout = 0;                // how long a worker may go without a yield; 0: for ever
+  Ms warm_up = 8000;             // how long a worker may take to set itself up
+  Ms canary = 0;                 // how long new code has to stay healthy in its trial
+  const char* state = nullptr;   // the file that holds the state of the pool
+  const char* reload = nullptr;  // the file of another forkd, which is to reload
+  int log_level = LOG_INFO;      // the least important level that is logged, as in syslog(3)
 };
 
 // What the workers run.
@@ -395,7 +398,7 @@ void add_address(const char* text) {
 
 // The options: each is spelt here, and nowhere else.
 constexpr struct Choice {
-  char letter;
+  char letter;  // 0: none
   const char* name;
   const char* argument;  // its name; null: the option takes none
   const char* help;
@@ -412,21 +415,27 @@ constexpr struct Choice {
      [](Options& o, const char* text) { o.log_level = parse_level(text); }},
     {'n', "num-workers", "N", "initial number of workers, 1 to 1024 (1)",
      [](Options& o, const char* text) { o.workers = parse_workers(text); }},
+    {'s', "state", "FILE", "keep the state of the pool in FILE",
+     [](Options& o, const char* text) { o.state = text; }},
     {'t', "timeout", "SECONDS", "replace a worker that does not yield; 0: never (0)",
      [](Options& o, const char* text) { o.timeout = parse_seconds("timeout", text); }},
     {'V', "version", nullptr, "show the version", [](Options&, const char*) { print_version(); }},
     {'w', "warm-up", "SECONDS", "time for a worker to set itself up (8)",
      [](Options& o, const char* text) { o.warm_up = parse_seconds("warm-up", text); }},
+    {0, "reload", "FILE", "make the forkd that has -s FILE reload; tell how it went",
+     [](Options& o, const char* text) { o.reload = text; }},
 };
 
 [[noreturn]] void print_help() {
-  printf("usage: forkd [option ...] worker [argument ...]\n\n"
+  printf("usage: forkd [option ...] worker [argument ...]\n"
+         "       forkd --reload file\n\n"
          "Keep a pool of worker processes alive. A worker is PATH:SYMBOL, a function in a\n"
          "shared object, or a command. In parentheses: the defaults.\n\n");
   for (const Choice& choice : choices) {
     char form[32];
     snprintf(form, sizeof form, "--%s %s", choice.name, choice.argument ? choice.argument : "");
-    printf("  -%c, %-22s %s\n", choice.letter, form, choice.help);
+    const char letter[] = {'-', choice.letter, ',', '\0'};
+    printf("  %3s %-22s %s\n", choice.letter ? letter : "", form, choice.help);
   }
   printf("\nUSR1 adds a worker, USR2 removes one, HUP tries new code and then replaces the\n"
          "workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n");
@@ -440,8 +449,8 @@ Options parse_options(int argc, char** argv) {
   option long_options[count + 1] = {};
   for (int i = 0; i < count; i++) {
     const Choice& choice = choices[i];
-    *end++ = choice.letter;
-    if (choice.argument) *end++ = ':';
+    if (choice.letter) *end++ = choice.letter;
+    if (choice.letter && choice.argument) *end++ = ':';
     long_options[i] = {choice.name, choice.argument ? required_argument : no_argument, nullptr,
                        long_values + i};
   }
@@ -523,8 +532,9 @@ Code old_code;    // during a roll: what the pool ran before it
 int wake_read = -1, wake_write = -1;  // the self-pipe
 int log_again = -1;                   // a non-blocking description of standard error
 int notify_fd = -1;                   // the socket for messages to the service manager
-int* const own[] = {&wake_read,    &wake_write,    &log_again,  &notify_fd,
-                    &pool_code.fd, &trial_code.fd, &old_code.fd};
+int state_fd = -1;                    // the file of -s, locked
+int* const own[] = {&wake_read, &wake_write,   &log_again,     &notify_fd,
+                    &state_fd,  &pool_code.fd, &trial_code.fd, &old_code.fd};
 
 int socket_count;   // the workers' sockets, from first_socket on
 int given_sockets;  // the first of them, which are the service manager's
@@ -2281,6 +2291,80 @@ Ms notify(const Census& census, Ms now) {
 // The loop
 // ---------------------------------------------------------------------------------------------
 
+// ---------------------------------------------------------------------------------------------
+// The state file
+// ---------------------------------------------------------------------------------------------
+
+// FILE of -s holds the state of the pool. The file that stands there is locked (flock(2)) as long
+// as the master lives, by `state_fd`.
+
+char state_text[PATH_MAX + 1024];  // as last written, or tried
+bool state_failed = false;         // the log says that it could not be written
+
+// Puts a new file in the place of FILE: a reader sees either of them whole. False, with errno.
+bool replace_state() {
+  const char* path = pool.options.state;
+  char next[PATH_MAX];
+  errno = ENAMETOOLONG;
+  if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return false;
+  const int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return false;
+  const auto length = static_cast<ssize_t>(strlen(state_text));
+  errno = ENOSPC;  // if write(2) takes only a part
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0 &&
+      write(fd, state_text, static_cast<size_t>(length)) == length && rename(next, path) == 0)
+    return keep_own(state_fd, fd);
+  const int reason = errno;
+  unlink(next);
+  close(fd);
+  errno = reason;
+  return false;
+}
+
+// Writes the state if it has changed. False, already reported: that failed.
+bool write_state(const Census& census, int level) {
+  const Reload& reload = pool.reload;
+  if (!pool.options.state) return true;
+  char worker[PATH_MAX], text[sizeof state_text];
+  snprintf(worker, sizeof worker, "%s", pool.job.spec);
+  make_printable(worker);
+  snprintf(
+      text, sizeof text,
+      "pid=%d\nworker=%s\ntarget=%d\nhealthy=%d\nrenewed=%d\nreloads=%d\nreload=%s\nreason=%s\n",
+      master_pid, worker, pool.target, census.healthy, census.renewed, reload.count,
+      stage_names[static_cast<int>(reload.stage)], reload.reason);
+  if (strcmp(text, state_text) == 0) return true;
+  strcpy(state_text, text);
+  const bool written = replace_state();
+  if (!written && !state_failed)
+    log_event(level, "cannot write %s: %s", pool.options.state, strerror(errno));
+  state_failed = !written;
+  return written;
+}
+
+// Writes FILE for the first time. False, already reported: it cannot be written, or another forkd
+// holds it.
+bool begin_state() {
+  const char* path = pool.options.state;
+  if (!path) return true;
+  const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  struct stat is {};
+  const bool is_other = fd >= 0 && fstat(fd, &is) == 0 && !S_ISREG(is.st_mode);
+  const bool is_held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0;
+  if (is_other || is_held)
+    log_event(LOG_CRIT, "cannot write %s: %s", path,
+              is_other ? "not a regular file" : "another forkd keeps its state there");
+  const bool good = !is_other && !is_held && write_state({}, LOG_CRIT);
+  if (fd >= 0) close(fd);
+  return good;
+}
+
+void remove_state() {
+  struct stat is;
+  if (state_fd >= 0 && fstat(state_fd, &is) == 0 && leads_to(pool.options.state, is))
+    unlink(pool.options.state);
+}
+
 // Does what is due: first to each worker, then to the reload, then what is to be told.
 void tend_all(Ms now) {
   pool.look_at = min(tend_shutdown(now), tend_watchdog(now));
@@ -2289,6 +2373,7 @@ void tend_all(Ms now) {
   const Census census = take_census(now);
   advance_roll(census, now);
   look_again(notify(census, now));
+  write_state(census, LOG_WARNING);
 }
 
 // Waits for the deadline or a signal, and empties the self-pipe.
@@ -2311,6 +2396,62 @@ void wait_until(Ms deadline) {
   }
   // Cleared before the counters are taken: a signal from here on writes a byte again.
   atomic_store(woken, 0);
+}
+
+// ---------------------------------------------------------------------------------------------
+// forkd --reload FILE
+// ---------------------------------------------------------------------------------------------
+
+// Reads the state that a forkd keeps in FILE, a newline before it. False: no forkd that lives does.
+bool read_state(const char* path, char (&text)[sizeof state_text]) {
+  for (;;) {
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return false;
+    const bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    text[0] = '\n';
+    text[1 + max(0, read(fd, text + 1, sizeof text - 2))] = '\0';
+    struct stat is;
+    const bool is_newest = fstat(fd, &is) == 0 && leads_to(path, is);
+    close(fd);
+    if (is_newest) return is_held;
+  }
+}
+
+// The number behind a name, or 0.
+int value_of(const char* text, const char* name) {
+  const char* found = strstr(text, name);
+  return found ? atoi(found + strlen(name)) : 0;
+}
+
+// Asks the forkd that keeps its state in FILE to reload, waits, and tells how it went. Returns the
+// exit status.
+int ask_for_reload(const char* path) {
+  char text[sizeof state_text];
+  if (!read_state(path, text) || value_of(text, "\npid=") <= 0) {
+    fprintf(stderr, "forkd: no forkd keeps its state in %s\n", path);
+    return exit_failed;
+  }
+  const int pid = value_of(text, "\npid="), reloads = value_of(text, "\nreloads=");
+  if (kill(pid, SIGHUP) != 0) {
+    fprintf(stderr, "forkd: cannot signal forkd (pid %d): %s\n", pid, strerror(errno));
+    return exit_failed;
+  }
+  for (;;) {
+    poll(nullptr, 0, ask_interval);
+    if (!read_state(path, text) || value_of(text, "\npid=") != pid) {
+      fprintf(stderr, "forkd: forkd (pid %d) has ended\n", pid);
+      return exit_failed;
+    }
+    if (value_of(text, "\nreloads=") == reloads) continue;
+    if (strstr(text, "\nreload=complete\n")) {
+      puts("reload complete: every worker runs the new code");
+      exit_after_output();
+    }
+    if (strstr(text, "\nreload=failed\n")) {
+      fprintf(stderr, "reload failed: %s", strstr(text, "\nreason=") + strlen("\nreason="));
+      return exit_failed;
+    }
+  }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -2350,7 +2491,7 @@ bool begin_pool(const Job& job, const Options& options) {
   log_level = options.log_level;
   if (!job.function) count_sockets();
   open_log();
-  if (!job.function && !open_sockets()) return false;
+  if (!begin_state() || (!job.function && !open_sockets())) return false;
   open_notify();
   if (const char* missing = acquire()) {
     log_event(LOG_CRIT, "cannot make %s: %s", missing, strerror(errno));
@@ -2474,6 +2615,11 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
     return exit_failed;
   }
   const Options options = parse_options(argc, argv);
+  if (options.reload) {
+    if (optind < argc) usage_error("--reload takes no worker: '%s'", argv[optind]);
+    restore_handlers();
+    return ask_for_reload(options.reload);
+  }
   const Job job = parse_job(argc - optind, argv + optind);
   if (options.timeout && job.is_command())
     usage_error("a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
@@ -2483,6 +2629,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   running = true;
   const int status = run_pool(job, options);
   remove_socket_files();
+  remove_state();
   if (getpid() == 1) end_leftovers(options.grace);
   return status;  // the handlers stay, so a late signal does not change the status
 }
