@@ -148,20 +148,17 @@ constexpr Ms never = LLONG_MAX;
 constexpr Ms start_interval = 100;  // between two starts of one worker number
 constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
-constexpr Ms proof_of_life = 1000;    // from the first yield until a worker is healthy
+constexpr Ms second = 1000;  // from the first yield to health; between looks in a roll or shutdown
 constexpr Ms second_signal = 100;     // a stop signal this much later is a second one, not an echo
-constexpr Ms nudge_interval = 1000;   // between two SIGTERMs to a worker that is late at shutdown
 constexpr Ms leftover_interval = 50;  // between two checks whether a group or namespace is empty
 constexpr Ms shortest_watch = 10;     // between two checks of a worker that is not healthy yet
 constexpr Ms longest_watch = 200;
-constexpr Ms exec_time = 100;           // if execve(2) fails, it fails within this time
-constexpr Ms pause_slack = 10;          // a wakeup this late is no pause
-constexpr Ms roll_interval = 1000;      // between two looks while a roll waits for yields alone
-constexpr Ms shutdown_interval = 1000;  // between two looks in a shutdown
-constexpr Ms longest_turn = 20;         // of the loop, while there are more workers to start
-constexpr int ask_interval = 100;       // between two looks at the state of another forkd
-constexpr Ms resend_interval = 100;     // while the queue of the service manager is full
-constexpr int turn_after = 2;           // failures in a row under a number until a roll goes back
+constexpr Ms exec_time = 100;    // if execve(2) fails, it fails within this time
+constexpr Ms pause_slack = 10;   // a wakeup this late is no pause
+constexpr Ms longest_turn = 20;  // of the loop, while there are more workers to start
+constexpr Ms retry_interval =
+    100;                          // while the service manager's queue is full, or a reload goes on
+constexpr int turn_after = 2;     // failures in a row under a number until a roll goes back
 constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
 
 constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
@@ -211,6 +208,12 @@ Ms max(Ms a, Ms b) { return a > b ? a : b; }
 Ms min(Ms a, Ms b) { return a < b ? a : b; }
 
 double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
+
+// Keeps errno as it is now until the end of the scope.
+struct KeepErrno {
+  const int value = errno;
+  ~KeepErrno() { errno = value; }
+};
 
 // ---------------------------------------------------------------------------------------------
 // Options
@@ -303,9 +306,10 @@ int parse_number(const char* text, int highest) {
 
 int parse_workers(const char* text) {
   const int number = parse_number(text, max_workers);
-  if (number > 0) return number;
-  usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
-              max_workers);
+  if (number < 0)
+    usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
+                max_workers);
+  return number;
 }
 
 constexpr double longest_seconds = 1e9;
@@ -323,46 +327,42 @@ Ms parse_seconds(const char* option, const char* text) {
               longest_seconds);
 }
 
-constexpr size_t longest_path = sizeof sockaddr_un{}.sun_path - 1;  // of a Unix socket
-
-Address parse_path(const char* text) {
-  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_un), .all = false};
-  if (strncmp(text, "unix:", 5) == 0)
-    usage_error("wrong address '%s': give the path alone: %s", text, text + 5);
-  if (strlen(text) > longest_path)
-    usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text,
-                longest_path);
-  address.name.path = {};
-  address.name.path.sun_family = AF_UNIX;
-  strcpy(address.name.path.sun_path, text);
-  return address;
-}
-
 // Numbers only: the master must not wait for a resolver.
 Address parse_address(const char* text) {
-  if (strchr(text, '/')) return parse_path(text);
   Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
   Address::Name& name = address.name;
+  if (strncmp(text, "unix:", 5) == 0)
+    usage_error("wrong address '%s': give the path alone: %s", text, text + 5);
+  if (strchr(text, '/')) {
+    constexpr size_t longest = sizeof name.path.sun_path - 1;
+    if (strlen(text) > longest)
+      usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text, longest);
+    address.size = sizeof name.path;
+    name.path = {};
+    name.path.sun_family = AF_UNIX;
+    strcpy(name.path.sun_path, text);
+    return address;
+  }
   const char* colon = strrchr(text, ':');
   const int port = colon ? parse_number(colon + 1, 65535) : -1;
-  const int length = colon ? static_cast<int>(colon - text) : 0;
-  char host[INET6_ADDRSTRLEN + 2] = "";
+  const in_port_t number = htons(static_cast<in_port_t>(port));
+  char host[INET6_ADDRSTRLEN + 2];
+  const int length =
+      snprintf(host, sizeof host, "%.*s", colon ? static_cast<int>(colon - text) : 0, text);
   bool good = colon && length < static_cast<int>(sizeof host);
-  if (good) {
-    snprintf(host, sizeof host, "%.*s", length, text);
-    name.v4.sin_family = AF_INET;
-    name.v4.sin_port = htons(static_cast<in_port_t>(port));
-    good = inet_pton(AF_INET, host, &name.v4.sin_addr) == 1;
-  }
-  const bool has_brackets = host[0] == '[' && host[length - 1] == ']';
-  if (!good && colon && (length == 0 || has_brackets)) {
+  if (good && (length == 0 || (host[0] == '[' && host[length - 1] == ']'))) {
     address.size = sizeof name.v6;
     address.all = length == 0;
     name.v6 = {};
     name.v6.sin6_family = AF_INET6;
-    name.v6.sin6_port = htons(static_cast<in_port_t>(port));
-    if (has_brackets) host[length - 1] = '\0';
+    name.v6.sin6_port = number;
+    host[max(length - 1, 0)] = '\0';
     good = address.all || inet_pton(AF_INET6, host + 1, &name.v6.sin6_addr) == 1;
+  } else {
+    name.v4 = {};
+    name.v4.sin_family = AF_INET;
+    name.v4.sin_port = number;
+    good = good && inet_pton(AF_INET, host, &name.v4.sin_addr) == 1;
   }
   if (!good)
     usage_error(
@@ -379,14 +379,9 @@ int parse_level(const char* text) {
   usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
 }
 
-// Ends after help or version. A full disk or a closed pipe is a failure, so that a script notices.
+// Ends after output. A full disk or a closed pipe is a failure, so that a script notices.
 [[noreturn]] void exit_after_output() {
   exit(fflush(stdout) != 0 || ferror(stdout) ? exit_failed : 0);
-}
-
-[[noreturn]] void print_version() {
-  printf("forkd %s\n", version);
-  exit_after_output();
 }
 
 [[noreturn]] void print_help();
@@ -419,7 +414,8 @@ constexpr struct Choice {
      [](Options& o, const char* text) { o.state = text; }},
     {'t', "timeout", "SECONDS", "replace a worker that does not yield; 0: never (0)",
      [](Options& o, const char* text) { o.timeout = parse_seconds("timeout", text); }},
-    {'V', "version", nullptr, "show the version", [](Options&, const char*) { print_version(); }},
+    {'V', "version", nullptr, "show the version",
+     [](Options&, const char*) { printf("forkd %s\n", version), exit_after_output(); }},
     {'w', "warm-up", "SECONDS", "time for a worker to set itself up (8)",
      [](Options& o, const char* text) { o.warm_up = parse_seconds("warm-up", text); }},
     {0, "reload", "FILE", "make the forkd that has -s FILE reload; tell how it went",
@@ -472,9 +468,9 @@ Options parse_options(int argc, char** argv) {
 
 // Converts the options of forkd_run. False: one is out of range.
 bool convert(const forkd_options& given, Options& options) {
-  if (!(given.grace <= longest_seconds && given.timeout >= 0 && given.timeout <= longest_seconds &&
-        given.warm_up >= 0 && given.warm_up <= longest_seconds && given.canary >= 0 &&
-        given.canary <= longest_seconds))
+  const auto good = [](double seconds) { return seconds >= 0 && seconds <= longest_seconds; };
+  if (!(given.grace <= longest_seconds) || !good(given.timeout) || !good(given.warm_up) ||
+      !good(given.canary))
     return false;
   if (given.num_workers != 0) options.workers = given.num_workers;
   if (given.grace != 0) options.grace = to_ms(given.grace);
@@ -554,9 +550,8 @@ bool keep_own(int& kept, int fd) {
   if (fd < 0) return false;
   close_own(kept);
   atomic_store(kept, fcntl(fd, F_DUPFD_CLOEXEC, first_socket + socket_count));
-  const int reason = errno;
+  const KeepErrno keep;
   close(fd);
-  errno = reason;
   return kept >= 0;
 }
 
@@ -653,14 +648,11 @@ const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
 
 bool open_pipe(int ends[2]) {
   if (pipe(ends) != 0) return false;
-  if (fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 && fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0 &&
-      fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0)
-    return true;
-  const int reason = errno;
-  close(ends[0]);
-  close(ends[1]);
-  errno = reason;
-  return false;
+  for (int i = 0; i < 2; i++) {
+    fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+  }
+  return true;
 }
 
 int reopen_standard_error() { return -1; }  // a descriptor from /dev/fd/2 shares the flags
@@ -1538,7 +1530,7 @@ void begin_shutdown(Ms now, int status) {
 
 // Wakes workers that are blocked in a system call and so cannot see the request.
 void nudge_all(Ms now) {
-  pool.shutdown.nudge_at = now + nudge_interval;
+  pool.shutdown.nudge_at = now + second;
   for (const Slot& slot : slots)
     if (slot.pid > 0) terminate(slot.pid);
 }
@@ -1557,7 +1549,7 @@ Ms tend_shutdown(Ms now) {
   if (!pool.shutdown.begun) return never;
   if (now >= pool.shutdown.kill_at) kill_all();
   if (now >= pool.shutdown.nudge_at) nudge_all(now);
-  return min(now + shutdown_interval, min(pool.shutdown.kill_at, pool.shutdown.nudge_at));
+  return min(now + second, min(pool.shutdown.kill_at, pool.shutdown.nudge_at));
 }
 
 // Ends a pool that does not come up: no worker was ever healthy, and one cannot be loaded or all
@@ -1850,7 +1842,7 @@ void advance_roll(const Census& census, Ms now) {
   for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
   if (room > 0) open_room(static_cast<int>(room));
   tell_waiting(census, now);
-  look_again(now + roll_interval);
+  look_again(now + second);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -1885,7 +1877,7 @@ End describe_end(const Slot& slot, int status, Ms now) {
   const Ms lived = now - slot.started;
   if (end.is_zero && end.phase == Phase::Loaded) end.worked = true;
   // With a warm-up below a second, code that crashes at once would start ten times a second.
-  const bool is_proven = slot.healthy && lived >= proof_of_life;
+  const bool is_proven = slot.healthy && lived >= second;
   end.failed = runs_pools_code(slot) && !end.asked && !end.is_zero && !is_proven;
   const int length =
       snprintf(end.text, sizeof end.text, "worker %d (pid %d) ", number_of(slot), slot.pid);
@@ -2025,7 +2017,7 @@ Ms warm_up() {
 // When a process is healthy, as far as that is known: a while after its first yield, or, if no
 // yield is required of it, when it has run for the warm-up time.
 Ms healthy_at(const Slot& slot) {
-  const Ms by_yield = slot.yielded_at + min(proof_of_life, pool.options.warm_up);
+  const Ms by_yield = slot.yielded_at + min(second, pool.options.warm_up);
   const Ms by_time = slot.loaded_at + warm_up();
   return min(slot.yielded_at ? by_yield : never,
              slot.loaded_at && !pool.options.timeout ? by_time : never);
@@ -2245,7 +2237,7 @@ Ms tend_watchdog(Ms now) {
   if (now < manager.watchdog_at) return manager.watchdog_at;
   const bool sent = send_to_manager("WATCHDOG=1");
   const Ms interval = manager.watchdog_interval;
-  return manager.watchdog_at = now + (sent ? interval : min(interval, resend_interval));
+  return manager.watchdog_at = now + (sent ? interval : min(interval, retry_interval));
 }
 
 // Tells the service manager what is new, and the status when it has changed. After each HUP come
@@ -2279,7 +2271,7 @@ Ms notify(const Census& census, Ms now) {
            t.tv_sec * 1000000LL + t.tv_nsec / 1000);
   const char* const heads[] = {"", "READY=1\n", head, "STOPPING=1\n"};
   snprintf(text, sizeof text, "%sSTATUS=%s", is_new ? heads[static_cast<int>(news)] : "", status);
-  if (!send_to_manager(text)) return now + resend_interval;
+  if (!send_to_manager(text)) return now + retry_interval;
   manager.told = news;
   manager.reloads = reload.count;
   memcpy(manager.status, status, sizeof status);
@@ -2437,7 +2429,7 @@ int ask_for_reload(const char* path) {
     return exit_failed;
   }
   for (;;) {
-    poll(nullptr, 0, ask_interval);
+    poll(nullptr, 0, retry_interval);
     if (!read_state(path, text) || value_of(text, "\npid=") != pid) {
       fprintf(stderr, "forkd: forkd (pid %d) has ended\n", pid);
       return exit_failed;
