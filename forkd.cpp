@@ -1,46 +1,27 @@
 // forkd - a pre-forking process manager for native workers
 //
 // One process, the master, keeps a table of slots, one for each worker number. A slot holds at most
-// one process. Its state says whether a process is due to start, runs, or is being forced to end:
+// one process. The master alone changes slots, and only in its loop: wait, take the signals, reap,
+// tend every slot, count, tell. tend() is all that happens to a worker; its comment shows the
+// states.
 //
-//            due: fork           no yield           still there
-//   Waiting -----------> Running --------> Aborted -------------> Killed
-//      ^                    |    SIGABRT      |       SIGKILL        |
-//      |                    |                 |                      |
-//      |                    +----- it ended --+----------------------+
-//      |                               |
-//      +---- the number is wanted -----+----- or not -----> Empty
+// The signal handler only counts a signal and writes a byte into a pipe that ends the wait: no
+// signal is lost, and none interrupts other work. Nothing else waits. Whatever must happen later is
+// a deadline in a slot or in the pool; each function that does what is due returns the next one.
+// Without a deadline the master sleeps until a signal arrives. Its clock stands still while the
+// container is frozen.
 //
-// A process may skip states on its way to the right, but never goes back. If SIGKILL cannot be sent
-// to it, it becomes Immune instead of Killed. USR1 makes an Empty slot Waiting; a Waiting slot that
-// is no longer wanted becomes Empty.
+// A slot holds a pid until the process has been reaped, and the master signals only pids that a
+// slot holds: so it never signals a reused pid. A worker is forked with all signals blocked, so
+// none reaches it before it has handlers of its own. It loads the user's code itself; the master
+// never runs any. Both share one cache line for each worker: the master writes the request to end,
+// the worker counts its yields, and neither needs a system call or a lock.
 //
-// Only the master changes a slot, and only in its loop: wait, act on the signals, reap, apply what
-// is due. Its signal handler only counts the signal and writes a byte into the self-pipe, so no
-// signal is lost and none interrupts other work. A slot holds a pid until the process has been
-// reaped, and the master signals only pids that a slot holds: so it never signals a reused pid.
-//
-// The loop waits in one place. Whatever must happen later (a start after a backoff, the steps of a
-// shutdown) is a deadline in the slot or the pool: next_deadline() finds the earliest, apply_due()
-// does what is due. Without a deadline the master sleeps in poll(2) until a signal arrives.
-//
-// A worker is forked with all signals blocked, so that none reaches it before it has handlers of
-// its own, and it loads the user's code itself: the master never runs any. Master and worker share
-// one cache line for each worker. The master sets the request to end there, the worker counts its
-// yields; neither needs a system call or a lock. If a worker cannot start, the reason comes back
-// through shared memory, too.
-//
-// The pool runs one file, which the master keeps open. A reload has two parts. In the trial an
-// extra worker, in a slot behind all numbers, runs the file now at the path. If it ends before it
-// is healthy, nothing changes. Otherwise its file becomes the pool's, and the roll begins. All
-// other workers are now old, and each ends at the first yield that finds room. Room is the number
-// of old workers that may end now. look() makes room: it counts the vacant numbers and lets old
-// workers go while fewer than a quarter of the target are vacant. When all numbers run the new
-// code, the extra worker is asked to end. A new trial may begin during a roll: so there are two
-// extra slots.
-//
-// look() is called at the end of each turn of the loop. It counts only while a reload or the
-// service manager needs that, and sets the time of the next count itself.
+// The pool runs one file, which the master keeps open: its code. A reload tries the file now at the
+// path with one extra worker, in a slot behind all numbers. If that fails, nothing changes. If it
+// passes, its code becomes the pool's, and workers on any other code are old. The roll lets them
+// go, a few at a time, while the extra worker helps. The code before stays open until the roll is
+// over: when the new code fails under a number, the two change places, and the roll leads back.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ predefines it; clang on musl and some others do not
@@ -82,9 +63,7 @@
 
 extern "C" char** environ;  // not every system declares it
 
-// ---------------------------------------------------------------------------------------------
-// Public API: the part between the two marks is forkd.h
-// ---------------------------------------------------------------------------------------------
+// ---- Public API: the part between the two marks is forkd.h --------------------------------------
 
 #pragma GCC visibility push(default)
 /* forkd.h - yield to forkd(1), a pre-forking process manager; see forkd(3) */
@@ -95,8 +74,8 @@ extern "C" {
 #endif
 
 /* The task boundary. Returns 1 to go on with the next task, or 0 to end now: clean up and return.
-   Costs a few nanoseconds and, on Linux and FreeBSD, no system call until the worker is let go.
-   Outside a worker: always 1. Any thread. */
+   Costs a few nanoseconds and, on Linux, no system call until the worker is let go. Outside a
+   worker: always 1. Any thread. */
 int forkd_yield(void);
 
 /* A descriptor for poll(2) that becomes readable, and stays so, when the worker is asked to end:
@@ -117,14 +96,16 @@ struct forkd_options {
   double grace;    /* seconds a shutdown may take before SIGKILL; 0: 8; negative: for ever */
   double timeout;  /* replace a worker that has not yielded for this many seconds; 0: never */
   double warm_up;  /* seconds a worker may take to set itself up; 0: 8; negative: EINVAL */
-  double canary; /* at a reload, seconds that new code has to stay healthy in its trial; 0: none */
-  int log_level; /* LOG_CRIT, _ERR, _WARNING, _INFO or _DEBUG of <syslog.h>; 0: LOG_INFO */
+  double canary;   /* seconds that a reload's trial lasts longer; 0: none; negative: EINVAL */
+  int log_level;   /* LOG_CRIT, _ERR, _WARNING, _INFO or _DEBUG of <syslog.h>; 0: LOG_INFO */
 };
 
 /* Makes the caller the master: runs a pool of workers until it has ended, and returns the exit
-   status of forkd(1). Null options mean the defaults. Returns -1 with errno set, and nothing
-   started: EINVAL for an option out of range, a null function, bad arguments, or a call within a
-   worker or within forkd_run(); or the errno of pthread_atfork(3) or sigaction(2). */
+   status of forkd(1). Null options mean the defaults. To be called before the first thread is
+   started: the child of a process with threads may not run arbitrary code (POSIX, fork). Returns -1
+   with errno set, and nothing started: EINVAL for an option out of range, a null function, bad
+   arguments, or a call within a worker or within forkd_run(); or the errno of pthread_atfork(3) or
+   sigaction(2). */
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* options);
 
 #ifdef __cplusplus
@@ -142,20 +123,20 @@ constexpr int max_workers = 1024;
 constexpr int max_addresses = 64;  // of -b
 constexpr int first_socket = 3;    // where a worker finds the sockets (sd_listen_fds(3))
 
-using Ms = long long;  // milliseconds of the monotonic clock, or a difference of two such times
+using Ms = long long;  // milliseconds of the master's clock, or a difference of two such times
 
 constexpr Ms never = LLONG_MAX;
+constexpr Ms second = 1000;  // from the first yield to health; between looks in a roll or shutdown
 constexpr Ms start_interval = 100;  // between two starts of one worker number
 constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
-constexpr Ms second = 1000;  // from the first yield to health; between looks in a roll or shutdown
-constexpr Ms second_signal = 100;     // a stop signal this much later is a second one, not an echo
-constexpr Ms leftover_interval = 50;  // between two checks whether a group or namespace is empty
-constexpr Ms shortest_watch = 10;     // between two checks of a worker that is not healthy yet
+constexpr Ms shortest_watch = 10;  // between two looks at a worker that is not healthy yet
 constexpr Ms longest_watch = 200;
 constexpr Ms exec_time = 100;    // if execve(2) fails, it fails within this time
 constexpr Ms pause_slack = 10;   // a wakeup this late is no pause
 constexpr Ms longest_turn = 20;  // of the loop, while there are more workers to start
+constexpr Ms echo_time = 100;    // a stop signal this much later is a second request, not an echo
+constexpr Ms leftover_interval = 50;  // between two looks whether a group or namespace is empty
 constexpr Ms retry_interval =
     100;                          // while the service manager's queue is full, or a reload goes on
 constexpr int turn_after = 2;     // failures in a row under a number until a roll goes back
@@ -167,8 +148,7 @@ constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
 // For memory that another process, thread or signal handler may use at the same time. Sequentially
 // consistent, because each side writes its own flag and then reads the other's, and at least one of
-// the two must see both flags set.
-// Only forkd_yield() is hot; it uses relaxed loads.
+// the two must see both flags set. Only forkd_yield() is hot; it uses relaxed loads.
 template <typename T>
 T atomic_load(const T& from) {
   T value;
@@ -185,7 +165,6 @@ template <typename T>
 void atomic_store(T& to, T value) {
   __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
 }
-
 // Compare and swap. True if the old value was the expected one.
 template <typename T>
 bool atomic_replace(T& at, T expected, T desired) {
@@ -199,14 +178,13 @@ Ms monotonic_ms() {
   return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
 }
 
-// The master's clock. It stands still while nothing could run (a frozen container), see
-// wait_until(): so a pause uses up no deadline.
+// The master's clock. wait_until() stops it while nothing could run, as in a frozen container: so a
+// pause uses up no deadline.
 Ms paused;  // for how long it has stood still
 Ms clock_ms() { return monotonic_ms() - paused; }
 
 Ms max(Ms a, Ms b) { return a > b ? a : b; }
 Ms min(Ms a, Ms b) { return a < b ? a : b; }
-
 double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
 
 // Keeps errno as it is now until the end of the scope.
@@ -215,9 +193,7 @@ struct KeepErrno {
   ~KeepErrno() { errno = value; }
 };
 
-// ---------------------------------------------------------------------------------------------
-// Options
-// ---------------------------------------------------------------------------------------------
+// ---- Options ------------------------------------------------------------------------------------
 
 // An address of -b.
 struct Address {
@@ -242,9 +218,9 @@ struct Options {
   Ms timeout = 0;                // how long a worker may go without a yield; 0: for ever
   Ms warm_up = 8000;             // how long a worker may take to set itself up
   Ms canary = 0;                 // how long new code has to stay healthy in its trial
-  const char* state = nullptr;   // the file that holds the state of the pool
-  const char* reload = nullptr;  // the file of another forkd, which is to reload
   int log_level = LOG_INFO;      // the least important level that is logged, as in syslog(3)
+  const char* state = nullptr;   // the file for the state of the pool
+  const char* reload = nullptr;  // the file of another forkd, which shall reload
 };
 
 // What the workers run.
@@ -264,20 +240,7 @@ constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
                                        "warning", nullptr, "info",     "debug"};
 static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
 
-// ---------------------------------------------------------------------------------------------
-// The command line
-// ---------------------------------------------------------------------------------------------
-
-// Copies as much of a text as there is room for, and no part of a UTF-8 character.
-void copy_text(char* to, size_t size, const char* from) {
-  size_t length = strlen(from);
-  if (length >= size)
-    for (length = size - 1; length > 0 && (from[length] & 0xc0) == 0x80;) length--;
-  memcpy(to, from, length);
-  to[length] = '\0';
-}
-
-// Replaces control characters, which would break a log line. Returns the end of the text.
+// Replaces control characters, which would break a line. Returns the end of the text.
 char* make_printable(char* text) {
   for (; *text; text++)
     if (static_cast<unsigned char>(*text) < ' ' || *text == 127) *text = '?';
@@ -306,10 +269,9 @@ int parse_number(const char* text, int highest) {
 
 int parse_workers(const char* text) {
   const int number = parse_number(text, max_workers);
-  if (number < 0)
-    usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
-                max_workers);
-  return number;
+  if (number > 0) return number;
+  usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
+              max_workers);
 }
 
 constexpr double longest_seconds = 1e9;
@@ -327,56 +289,60 @@ Ms parse_seconds(const char* option, const char* text) {
               longest_seconds);
 }
 
-// Numbers only: the master must not wait for a resolver.
-Address parse_address(const char* text) {
-  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
-  Address::Name& name = address.name;
-  if (strncmp(text, "unix:", 5) == 0)
-    usage_error("wrong address '%s': give the path alone: %s", text, text + 5);
-  if (strchr(text, '/')) {
-    constexpr size_t longest = sizeof name.path.sun_path - 1;
-    if (strlen(text) > longest)
-      usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text, longest);
-    address.size = sizeof name.path;
-    name.path = {};
-    name.path.sun_family = AF_UNIX;
-    strcpy(name.path.sun_path, text);
-    return address;
-  }
-  const char* colon = strrchr(text, ':');
-  const int port = colon ? parse_number(colon + 1, 65535) : -1;
-  const in_port_t number = htons(static_cast<in_port_t>(port));
-  char host[INET6_ADDRSTRLEN + 2];
-  const int length =
-      snprintf(host, sizeof host, "%.*s", colon ? static_cast<int>(colon - text) : 0, text);
-  bool good = colon && length < static_cast<int>(sizeof host);
-  if (good && (length == 0 || (host[0] == '[' && host[length - 1] == ']'))) {
-    address.size = sizeof name.v6;
-    address.all = length == 0;
-    name.v6 = {};
-    name.v6.sin6_family = AF_INET6;
-    name.v6.sin6_port = number;
-    host[max(length - 1, 0)] = '\0';
-    good = address.all || inet_pton(AF_INET6, host + 1, &name.v6.sin6_addr) == 1;
-  } else {
-    name.v4 = {};
-    name.v4.sin_family = AF_INET;
-    name.v4.sin_port = number;
-    good = good && inet_pton(AF_INET, host, &name.v4.sin_addr) == 1;
-  }
-  if (!good)
-    usage_error(
-        "wrong address '%s': must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a path "
-        "with a slash",
-        text);
-  if (port < 0) usage_error("wrong address '%s': the port must be a number from 1 to 65535", text);
-  return address;
-}
-
 int parse_level(const char* text) {
   for (int level = LOG_CRIT; level <= LOG_DEBUG; level++)
     if (level_names[level] && strcmp(text, level_names[level]) == 0) return level;
   usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
+}
+
+Address parse_path(const char* text) {
+  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_un), .all = false};
+  sockaddr_un& name = address.name.path = {};
+  if (strncmp(text, "unix:", 5) == 0)
+    usage_error("wrong address '%s': give the path alone: %s", text, text + 5);
+  if (strlen(text) >= sizeof name.sun_path)
+    usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text,
+                sizeof name.sun_path - 1);
+  name.sun_family = AF_UNIX;
+  strcpy(name.sun_path, text);
+  return address;
+}
+
+// Numbers only: the master must not wait for a resolver.
+Address parse_address(const char* text) {
+  if (strchr(text, '/')) return parse_path(text);
+  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
+  const char* colon = strrchr(text, ':');
+  const int port = colon ? parse_number(colon + 1, 65535) : -1;
+  const size_t length = colon ? static_cast<size_t>(colon - text) : 0;
+  char host[INET6_ADDRSTRLEN + 2] = "";
+  bool good = colon && length < sizeof host;
+  if (good) memcpy(host, text, length);
+  if (good && (length == 0 || (host[0] == '[' && host[length - 1] == ']'))) {
+    sockaddr_in6& name = address.name.v6 = {};
+    address.size = sizeof name;
+    address.all = length == 0;
+    name.sin6_family = AF_INET6;
+    name.sin6_port = htons(static_cast<in_port_t>(port));
+    if (!address.all) host[length - 1] = '\0';
+    good = address.all || inet_pton(AF_INET6, host + 1, &name.sin6_addr) == 1;
+  } else {
+    sockaddr_in& name = address.name.v4 = {};
+    name.sin_family = AF_INET;
+    name.sin_port = htons(static_cast<in_port_t>(port));
+    good = good && inet_pton(AF_INET, host, &name.sin_addr) == 1;
+  }
+  if (!good)
+    usage_error("wrong address '%s': must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a "
+                "path with a slash",
+                text);
+  if (port < 0) usage_error("wrong address '%s': the port must be a number from 1 to 65535", text);
+  return address;
+}
+
+void add_address(const char* text) {
+  if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
+  addresses[address_count++] = parse_address(text);
 }
 
 // Ends after output. A full disk or a closed pipe is a failure, so that a script notices.
@@ -384,12 +350,12 @@ int parse_level(const char* text) {
   exit(fflush(stdout) != 0 || ferror(stdout) ? exit_failed : 0);
 }
 
-[[noreturn]] void print_help();
-
-void add_address(const char* text) {
-  if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
-  addresses[address_count++] = parse_address(text);
+[[noreturn]] void print_version() {
+  printf("forkd %s\n", version);
+  exit_after_output();
 }
+
+[[noreturn]] void print_help();
 
 // The options: each is spelt here, and nowhere else.
 constexpr struct Choice {
@@ -414,8 +380,7 @@ constexpr struct Choice {
      [](Options& o, const char* text) { o.state = text; }},
     {'t', "timeout", "SECONDS", "replace a worker that does not yield; 0: never (0)",
      [](Options& o, const char* text) { o.timeout = parse_seconds("timeout", text); }},
-    {'V', "version", nullptr, "show the version",
-     [](Options&, const char*) { printf("forkd %s\n", version), exit_after_output(); }},
+    {'V', "version", nullptr, "show the version", [](Options&, const char*) { print_version(); }},
     {'w', "warm-up", "SECONDS", "time for a worker to set itself up (8)",
      [](Options& o, const char* text) { o.warm_up = parse_seconds("warm-up", text); }},
     {0, "reload", "FILE", "make the forkd that has -s FILE reload; tell how it went",
@@ -428,9 +393,9 @@ constexpr struct Choice {
          "Keep a pool of worker processes alive. A worker is PATH:SYMBOL, a function in a\n"
          "shared object, or a command. In parentheses: the defaults.\n\n");
   for (const Choice& choice : choices) {
+    const char letter[] = {'-', choice.letter, ',', '\0'};
     char form[32];
     snprintf(form, sizeof form, "--%s %s", choice.name, choice.argument ? choice.argument : "");
-    const char letter[] = {'-', choice.letter, ',', '\0'};
     printf("  %3s %-22s %s\n", choice.letter ? letter : "", form, choice.help);
   }
   printf("\nUSR1 adds a worker, USR2 removes one, HUP tries new code and then replaces the\n"
@@ -441,6 +406,7 @@ constexpr struct Choice {
 Options parse_options(int argc, char** argv) {
   constexpr int long_values = 256;  // added to the index: tells a long option from a short one
   constexpr int count = sizeof choices / sizeof *choices;
+  // '+': options end at the first operand. ':': a missing argument is reported as ':', not as '?'.
   char letters[2 * count + 3] = "+:", *end = letters + 2;
   option long_options[count + 1] = {};
   for (int i = 0; i < count; i++) {
@@ -452,7 +418,6 @@ Options parse_options(int argc, char** argv) {
   }
   Options options;
   opterr = 0;
-  // '+': options end at the first operand. ':': a missing argument is reported as ':', not as '?'.
   for (int c; (c = getopt_long(argc, argv, letters, long_options, nullptr)) != -1;) {
     if (c == ':') usage_error("option '%s' needs an argument", argv[argc - 1]);
     // A short option may be part of a group (-xh), so name only its letter.
@@ -469,14 +434,13 @@ Options parse_options(int argc, char** argv) {
 // Converts the options of forkd_run. False: one is out of range.
 bool convert(const forkd_options& given, Options& options) {
   const auto good = [](double seconds) { return seconds >= 0 && seconds <= longest_seconds; };
-  if (!(given.grace <= longest_seconds) || !good(given.timeout) || !good(given.warm_up) ||
-      !good(given.canary))
-    return false;
+  if (!good(given.grace) && !(given.grace < 0)) return false;
+  if (!good(given.timeout) || !good(given.warm_up) || !good(given.canary)) return false;
   if (given.num_workers != 0) options.workers = given.num_workers;
   if (given.grace != 0) options.grace = to_ms(given.grace);
   options.timeout = to_ms(given.timeout);
-  options.canary = to_ms(given.canary);
   if (given.warm_up != 0) options.warm_up = to_ms(given.warm_up);
+  options.canary = to_ms(given.canary);
   if (given.log_level != 0) options.log_level = given.log_level;
   return options.workers >= 1 && options.workers <= max_workers && options.log_level >= LOG_CRIT &&
          options.log_level <= LOG_DEBUG && level_names[options.log_level];
@@ -485,16 +449,14 @@ bool convert(const forkd_options& given, Options& options) {
 Job parse_job(int argc, char** argv) {
   if (argc == 0) usage_error("no worker: give PATH:SYMBOL, or a command");
   Job job{.spec = argv[0], .argc = argc, .argv = argv};
+  const size_t size = strlen(job.spec);
   const char* colon = strrchr(job.spec, ':');
-  if (!colon) {
-    const size_t length = strlen(job.spec);
-    if (length == 0) usage_error("empty worker '': give PATH:SYMBOL, or a command");
-    if (length >= 3 && strcmp(job.spec + length - 3, ".so") == 0)
-      usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
-    return job;
-  }
+  if (size == 0) usage_error("empty worker '': give PATH:SYMBOL, or a command");
+  if (!colon && size >= 3 && strcmp(job.spec + size - 3, ".so") == 0)
+    usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
+  if (!colon) return job;
   if (colon == job.spec) usage_error("worker '%s' has an empty path: give PATH:SYMBOL", job.spec);
-  if (colon[1] == '\0') usage_error("worker '%s' has an empty symbol: give PATH:SYMBOL", job.spec);
+  if (!colon[1]) usage_error("worker '%s' has an empty symbol: give PATH:SYMBOL", job.spec);
   // dlopen(3) searches the library path for a name without a slash.
   static char path[PATH_MAX];
   const int length = static_cast<int>(colon - job.spec);
@@ -506,25 +468,21 @@ Job parse_job(int argc, char** argv) {
   return job;
 }
 
-// ---------------------------------------------------------------------------------------------
-// Descriptors
-// ---------------------------------------------------------------------------------------------
+// ---- Descriptors --------------------------------------------------------------------------------
 
 // The shared object that workers load: the file, which the master keeps open.
 struct Code {
   int number = 0;  // each trial's is a new one
   int fd = -1;
-  unsigned long long nonblocking =
-      0;  // the sockets that had O_NONBLOCK before other code was tried
+  unsigned long long nonblocking = 0;  // see nonblocking_sockets()
   struct stat file {};
 };
 
 Code pool_code;   // what the pool runs
 Code trial_code;  // what a reload tries
-Code old_code;    // during a roll: what the pool ran before it
+Code old_code;    // during a roll: what the pool ran before it, or what it gives up
 
-// The descriptors that the master needs for itself; -1: not open. Workers close them all,
-// except the code's if it can only be loaded by descriptor.
+// The descriptors that the master needs for itself; -1: not open. Workers close them all.
 int wake_read = -1, wake_write = -1;  // the self-pipe
 int log_again = -1;                   // a non-blocking description of standard error
 int notify_fd = -1;                   // the socket for messages to the service manager
@@ -569,20 +527,18 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+bool leads_to(const char* path, const struct stat& file) {
+  struct stat is;
+  return stat(path, &is) == 0 && same_file(is, file);
+}
+
 // Writes a byte into a non-blocking pipe. If it is full, it is readable already. (The `if` is for
 // the compiler, which warns of an unused result.)
 void write_byte(int pipe) {
   if (write(pipe, "", 1) < 0) return;
 }
 
-bool leads_to(const char* path, const struct stat& file) {
-  struct stat is;
-  return stat(path, &is) == 0 && same_file(is, file);
-}
-
-// ---------------------------------------------------------------------------------------------
-// Differences between systems
-// ---------------------------------------------------------------------------------------------
+// ---- Differences between systems ----------------------------------------------------------------
 
 // Resets getopt(3) for the workers, which find it as in a fresh main.
 void reset_getopt() {
@@ -607,12 +563,10 @@ int reopen_standard_error() {
 
 // The name of a worker's process in ps(1), the kernel's log and core files. The master formats it.
 char process_name[32];
-
 void format_process_name(const char* program, int number) {
   char suffix[16];
   const int length = snprintf(suffix, sizeof suffix, "-%d", number);
-  // PR_SET_NAME keeps 15 bytes, prctl(2).
-  snprintf(process_name, sizeof process_name, "%.*s%s", 15 - length,
+  snprintf(process_name, sizeof process_name, "%.*s%s", 15 - length,  // of which prctl(2) keeps 15
            program ? program : program_invocation_short_name, suffix);
 }
 void name_process() { prctl(PR_SET_NAME, process_name); }
@@ -654,15 +608,11 @@ bool open_pipe(int ends[2]) {
   }
   return true;
 }
-
 int reopen_standard_error() { return -1; }  // a descriptor from /dev/fd/2 shares the flags
-
 void format_process_name(const char*, int) {}
 void name_process() {}
-
 constexpr bool kernel_watches_parent = false;  // forkd_yield() looks at the parent's pid
 bool watch_parent() { return true; }
-
 const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
   close_own(code.fd);
   return path;
@@ -670,9 +620,7 @@ const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
 
 #endif
 
-// ---------------------------------------------------------------------------------------------
-// Log
-// ---------------------------------------------------------------------------------------------
+// ---- Log ----------------------------------------------------------------------------------------
 
 pid_t master_pid;
 
@@ -690,23 +638,19 @@ int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // lost, and not yet reported
 bool line_is_open = false;   // only part of the last line was written
 
-// Whether standard error is the journal's (systemd.exec(5)).
-bool is_journal(const struct stat& is) {
-  const char* stream = getenv("JOURNAL_STREAM");
-  char named[64];
-  snprintf(named, sizeof named, "%llu:%llu", static_cast<unsigned long long>(is.st_dev),
-           static_cast<unsigned long long>(is.st_ino));
-  return stream && strcmp(stream, named) == 0;
-}
-
 void open_log() {
   struct stat is {};
   fstat(STDERR_FILENO, &is);
-  log_is_journal = is_journal(is);
   log_sink = S_ISSOCK(is.st_mode) ? Sink::Socket : Sink::File;
   if ((S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
       !keep_own(log_again, reopen_standard_error()))
     log_sink = Sink::Pipe;
+  // Whether it is the journal's (systemd.exec(5)).
+  const char* stream = getenv("JOURNAL_STREAM");
+  char named[64];
+  snprintf(named, sizeof named, "%llu:%llu", static_cast<unsigned long long>(is.st_dev),
+           static_cast<unsigned long long>(is.st_ino));
+  log_is_journal = stream && strcmp(stream, named) == 0;
 }
 
 // Prints the prefix of a line: process and level. The journal knows the process, and takes the
@@ -725,10 +669,10 @@ ssize_t write_line(const char* text, size_t length) {
   return write(log_again >= 0 ? log_again : out.fd, text, length);
 }
 
-// Logs an event. Never blocks or fails: a line that standard error does not take at once is dropped
-// and counted, and the count precedes the next line that gets through. A pipe takes up to
-// PIPE_BUF bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take
-// part of a line; the next one then starts with a newline.
+// Logs an event. Never fails: a line that standard error does not take at once is dropped and
+// counted, and the count precedes the next line that gets through. A pipe takes up to PIPE_BUF
+// bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take part of a
+// line; the next one then starts with a newline.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
   char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
@@ -751,13 +695,20 @@ ssize_t write_line(const char* text, size_t length) {
   if (written > 0) line_is_open = static_cast<size_t>(written) < length;
 }
 
-// ---------------------------------------------------------------------------------------------
-// Sockets
-// ---------------------------------------------------------------------------------------------
+// ---- Sockets ------------------------------------------------------------------------------------
 
 // The sockets are opened once and live as long as the master, so no connection is refused while
 // workers come and go. They are close-on-exec: a process that a worker leaves behind does not hold
 // the port. A command gets them all the same, see execute().
+
+// Counts the sockets, before the master opens any descriptor of its own: those lie above them.
+void count_sockets() {
+  const char* pid = getenv("LISTEN_PID");
+  const char* count = getenv("LISTEN_FDS");
+  if (pid && count && strtol(pid, nullptr, 10) == getpid())
+    given_sockets = static_cast<int>(max(0, min(strtol(count, nullptr, 10), INT_MAX / 2)));
+  socket_count = given_sockets + address_count;
+}
 
 // Binds and listens. -1 with errno.
 int listen_on(const Address& address) {
@@ -772,17 +723,17 @@ int listen_on(const Address& address) {
     return fd;
   const int reason = errno;
   if (fd >= 0) close(fd);
+  errno = reason;
   // The kernel has no IPv6, or it is off in this namespace, or no socket is for both (EINVAL,
   // OpenBSD): listen on IPv4 only.
-  if (family == AF_INET6 && address.all &&
-      (reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL || reason == EINVAL)) {
-    Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
-    v4.name.v4.sin_family = AF_INET;
-    v4.name.v4.sin_port = address.name.v6.sin6_port;
-    return listen_on(v4);
-  }
-  errno = reason;
-  return -1;
+  if (family != AF_INET6 || !address.all ||
+      (reason != EAFNOSUPPORT && reason != EADDRNOTAVAIL && reason != EINVAL))
+    return -1;
+  Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
+  v4.name.v4 = {};
+  v4.name.v4.sin_family = AF_INET;
+  v4.name.v4.sin_port = address.name.v6.sin6_port;
+  return listen_on(v4);
 }
 
 // Whether this is a socket file that a dead process has left: nothing listens there, so it refuses.
@@ -798,24 +749,27 @@ bool is_stale(const Address& address) {
 
 int listen_on_path(Address& address) {
   int fd = listen_on(address);
-  const int reason = errno;
-  if (fd < 0 && reason == EADDRINUSE && is_stale(address) && unlink(address.text) == 0)
-    return listen_on_path(address);
+  const KeepErrno keep;
+  if (fd < 0 && keep.value == EADDRINUSE && is_stale(address) && unlink(address.text) == 0)
+    fd = listen_on(address);
   if (fd >= 0) lstat(address.text, &address.file);
-  errno = reason;
   return fd;
 }
 
-// Why listen_on() failed, with a hint where the text of errno alone would mislead.
-const char* listen_error(const Address& address, int reason) {
-  const sockaddr& name = address.name.any;
+void remove_socket_files() {
   struct stat is;
-  if (name.sa_family == AF_UNIX && reason == EADDRINUSE && lstat(address.text, &is) == 0 &&
-      !S_ISSOCK(is.st_mode))
+  for (const Address& made : addresses)
+    if (made.file.st_ino && lstat(made.text, &is) == 0 && same_file(is, made.file))
+      unlink(made.text);
+}
+
+// Why an address could not be opened, with a hint where errno alone would mislead.
+const char* listen_error(const Address& address, int reason) {
+  const bool is_path = address.name.any.sa_family == AF_UNIX;
+  struct stat is;
+  if (is_path && reason == EADDRINUSE && lstat(address.text, &is) == 0 && !S_ISSOCK(is.st_mode))
     return "the file exists and is not a socket";
-  const int port =
-      ntohs(name.sa_family == AF_INET6 ? address.name.v6.sin6_port : address.name.v4.sin_port);
-  if (name.sa_family != AF_UNIX && reason == EACCES && port < IPPORT_RESERVED)
+  if (!is_path && reason == EACCES)
     return "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket from the service manager";
   return strerror(reason);
 }
@@ -828,33 +782,15 @@ bool place_socket(int fd, int place) {
   return true;
 }
 
-void remove_socket_files() {
-  struct stat is;
-  for (const Address& made : addresses)
-    if (made.file.st_ino && lstat(made.text, &is) == 0 && same_file(is, made.file))
-      unlink(made.text);
-}
-
-// Counts the sockets, before any descriptor of the master's own is opened, which lie above them.
-void count_sockets() {
-  const char* pid = getenv("LISTEN_PID");
-  const char* count = getenv("LISTEN_FDS");
-  if (pid && count && strtol(pid, nullptr, 10) == getpid())
-    given_sockets = static_cast<int>(max(0, min(strtol(count, nullptr, 10), INT_MAX / 2)));
-  socket_count = given_sockets + address_count;
-}
-
 // Opens the sockets and sets the variables that describe them. False on failure, already reported.
 bool open_sockets() {
   for (int i = 0; i < socket_count; i++) {
     const int place = first_socket + i;
-    if (i >= given_sockets) {
-      Address& address = addresses[i - given_sockets];
-      const bool is_path = address.name.any.sa_family == AF_UNIX;
-      if (!place_socket(is_path ? listen_on_path(address) : listen_on(address), place)) {
-        log_event(LOG_CRIT, "cannot listen on %s: %s", address.text, listen_error(address, errno));
-        return false;
-      }
+    Address* address = i < given_sockets ? nullptr : &addresses[i - given_sockets];
+    const bool is_path = address && address->name.any.sa_family == AF_UNIX;
+    if (address && !place_socket(is_path ? listen_on_path(*address) : listen_on(*address), place)) {
+      log_event(LOG_CRIT, "cannot listen on %s: %s", address->text, listen_error(*address, errno));
+      return false;
     }
     if (fcntl(place, F_SETFD, FD_CLOEXEC) != 0) {
       log_event(LOG_CRIT, "LISTEN_FDS is %d, but descriptor %d is not open", given_sockets, place);
@@ -877,8 +813,8 @@ void listen_again() {
   for (int i = given_sockets; i < socket_count; i++) listen(first_socket + i, SOMAXCONN);
 }
 
-// O_NONBLOCK belongs to all that share a socket. So the master notes which sockets have it, a bit
-// for each of the first 64, before new code is tried, and restores that when the code has failed.
+// O_NONBLOCK belongs to all that share a socket. The master notes which sockets have it before it
+// tries new code, a bit for each of the first 64, and restores that when the code has failed.
 unsigned long long nonblocking_sockets() {
   unsigned long long bits = 0;
   for (int i = 0; i < min(socket_count, 64); i++)
@@ -888,17 +824,14 @@ unsigned long long nonblocking_sockets() {
 
 void restore_sockets(unsigned long long bits) {
   for (int i = 0; i < min(socket_count, 64); i++) {
-    const int flags = fcntl(first_socket + i, F_GETFL);
-    fcntl(first_socket + i, F_SETFL, bits >> i & 1 ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+    const int flags = fcntl(first_socket + i, F_GETFL) & ~O_NONBLOCK;
+    fcntl(first_socket + i, F_SETFL, bits >> i & 1 ? flags | O_NONBLOCK : flags);
   }
 }
 
-// ---------------------------------------------------------------------------------------------
-// Signals and the self-pipe
-// ---------------------------------------------------------------------------------------------
+// ---- Signals and the self-pipe ------------------------------------------------------------------
 
-// What a signal means to the master; act_on_signals() acts on it. is_urgent() relies on the order:
-// OnChild, then what should not wait for further starts, up to OnReload.
+// What a signal means to the master; act_on_signals() acts on it.
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
 void count_signal(int number);  // the master's handler
@@ -932,21 +865,21 @@ sigset_t caller_mask;
 int arrived[event_count];  // how often each arrived since the master last consumed it
 int woken;                 // 1: a byte is in the self-pipe, or about to be
 unsigned first_stop_at;    // monotonic_ms() of the first INT, QUIT or TERM, cut to 32 bits
-int stop_requests;  // 1 from then on, 2 when another came too late to be an echo of the first
+int stop_requests;         // 1 from then on; 2 when another came too late to be an echo of it
 
 // Decides in the handler, by the time of arrival, whether an INT, QUIT or TERM is a second request:
 // the loop may be late.
 void note_stop_signal() {
   const unsigned at = static_cast<unsigned>(monotonic_ms());
   if (stop_requests == 0) first_stop_at = at;
-  if (stop_requests == 0 || at - first_stop_at >= second_signal)
+  if (stop_requests == 0 || at - first_stop_at >= echo_time)
     atomic_store(stop_requests, stop_requests == 0 ? 1 : 2);
 }
 
 // The handler in the master. The counters record the signals and the byte only ends the wait, so a
 // full pipe loses nothing.
 void count_signal(int number) {
-  const int saved_errno = errno;
+  const KeepErrno keep;
   for (const auto& entry : signal_table) {
     if (entry.number != number) continue;
     if (entry.event == OnStop) note_stop_signal();
@@ -955,12 +888,21 @@ void count_signal(int number) {
   const bool first = !__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST);
   // Without a pipe yet: wait_until() checks `woken` before it waits.
   if (first && wake_write >= 0) write_byte(wake_write);
-  errno = saved_errno;
 }
 
-// Installs the master's handlers, even where the caller ignored or blocked a signal. False, with
-// errno.
-bool install_handlers() {
+int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
+
+// Makes this process the master: installs its handlers, even where the caller ignored or blocked a
+// signal. False, with errno.
+bool become_master() {
+  master_pid = getpid();
+  // Once for the process: in each worker the call would cost page faults.
+  static bool registered = false;
+  if (const int reason = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) {
+    errno = reason;
+    return false;
+  }
+  registered = true;
   struct sigaction action {};
   sigfillset(&action.sa_mask);
   action.sa_flags = SA_RESTART | SA_NOCLDSTOP | SA_ONSTACK;
@@ -971,25 +913,11 @@ bool install_handlers() {
     sigaddset(&handled, signal_table[i].number);
     action.sa_handler = signal_table[i].in_master;
     if (sigaction(signal_table[i].number, &action, &caller_action[i]) == 0) continue;
-    const int reason = errno;
+    const KeepErrno keep;
     while (i-- > 0) sigaction(signal_table[i].number, &caller_action[i], nullptr);
-    errno = reason;
     return false;
   }
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
-}
-
-// Makes this process the master. False, with errno.
-bool become_master() {
-  // Once for the process: in each worker the call would cost page faults.
-  static bool registered = false;
-  if (const int reason = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) {
-    errno = reason;
-    return false;
-  }
-  registered = true;
-  master_pid = getpid();
-  return install_handlers();
 }
 
 void restore_handlers() {
@@ -998,11 +926,7 @@ void restore_handlers() {
   pthread_sigmask(SIG_SETMASK, &caller_mask, nullptr);
 }
 
-int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
-
-// ---------------------------------------------------------------------------------------------
-// The process table
-// ---------------------------------------------------------------------------------------------
+// ---- The process table --------------------------------------------------------------------------
 
 enum class Phase : int {
   Starting,  // forked, its code not loaded yet
@@ -1011,7 +935,7 @@ enum class Phase : int {
 };
 
 // What a worker is asked to do. The value only rises, except that TakingRoom falls back to
-// WhenRoom, and WhenRoom to None when a reload is undone.
+// WhenRoom, and WhenRoom to None when the pool goes back to the worker's code.
 enum class Request : int {
   None,        // nothing: it runs the pool's code
   WhenRoom,    // it is old: end at a yield that finds room
@@ -1041,8 +965,7 @@ struct Shared {
 
 Shared* shared;  // mapped by the master, inherited by the workers
 
-// The states of a slot; tend() shows what leads from one to the next. The order matters: kill_all()
-// compares states with <.
+// See tend() for what leads from one to the next. The order matters: kill_all() compares with <.
 enum class State : unsigned char {
   Empty,     // no process, and none wanted
   Waiting,   // no process; one is to be started when it is due
@@ -1058,10 +981,10 @@ struct Slot {
   State state = State::Empty;
   unsigned char failures = 0;  // in a row
   bool healthy = false;        // the process has been found healthy, by tend()
-  bool brief = false;          // the process before returned 0 before that, as this one may
+  bool brief = false;          // the process before returned 0 earlier than that, as this one may
   int code = 0;                // the number of the code that the process runs, or ran
   pid_t pid = 0;               // of the process; 0: none
-  pid_t group = 0;             // Leftover: its group
+  pid_t group = 0;             // Leftover: the group
   Ms started = 0;              // when the last process was forked
   Ms loaded_at = 0;            // when tend() first saw that the code was loaded
   Ms yielded_at = 0;           // when it first saw a yield
@@ -1080,11 +1003,11 @@ Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request)
 
 // Where a code that has passed its trial leads the pool.
 enum class Roll {
-  None,     // all numbers run the pool's code
+  None,     // nowhere: all numbers run the pool's code
   Forward,  // old workers are replaced, a few at a time
   Turning,  // the new code has failed under a number. The code before is the pool's again and on
             // trial; until it has passed, nobody is let go
-  Back,     // that has passed: the workers on the failed code are replaced, a few at a time
+  Back,     // it has passed: workers on the failed code are replaced, a few at a time
   Stuck,    // there is no code to go back to: nobody is let go until the next reload
 };
 
@@ -1099,15 +1022,15 @@ struct Reload {
   Stage stage = Stage::None;  // of the last of these
   char reason[256] = "";      // Back, Failed: why
   Slot* trial = nullptr;      // the slot of the worker on trial; null: no trial
-  bool tries_old = false;     // that is the pool's code, to which it goes back
+  bool tries_old = false;     // it tries the pool's code, to which the pool goes back
   Ms trial_since = 0;         // when the trial was asked for
   Ms passes_at = never;       // when it will have passed; never: its worker is not healthy yet
   Roll roll = Roll::None;
-  Slot* helper = nullptr;     // the slot of the worker that helps in the roll; null: no roll
-  Ms roll_since = 0;          // when that was asked for
-  int renewed = 0;            // how many numbers had a healthy worker on the pool's code
-  Ms step_at = 0;             // when that last changed
-  bool told_waiting = false;  // the log says since then for which numbers the roll waits
+  Slot* helper = nullptr;  // the slot of the worker that helps in the roll; null: no roll
+  Ms roll_since = 0;       // when the roll was asked for
+  int renewed = 0;         // how many numbers had a healthy worker on the pool's code
+  Ms step_at = 0;          // when that last changed
+  bool told = false;       // the log says since then for which numbers the roll waits
 };
 
 // The end of the pool.
@@ -1133,6 +1056,8 @@ struct Pool {
   Shutdown shutdown{};
 } pool;
 
+void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
+
 bool is_below_target(const Slot& slot) { return number_of(slot) < pool.target; }
 
 bool is_wanted(const Slot& slot) {
@@ -1156,18 +1081,7 @@ Slot* slot_of(pid_t pid) {
   return nullptr;
 }
 
-// Whether a shutdown has a process to wait for.
-bool any_alive() {
-  for (const Slot& slot : slots)
-    if ((slot.pid > 0 && slot.state != State::Immune) || slot.state == State::Leftover) return true;
-  return false;
-}
-
-void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
-
-// ---------------------------------------------------------------------------------------------
-// Room: how a roll lets old workers go
-// ---------------------------------------------------------------------------------------------
+// ---- Room: how a roll lets old workers go -------------------------------------------------------
 
 // In each turn the master closes the room, counts the numbers without a working process, and opens
 // as much room as is left. A worker first marks itself as TakingRoom, then takes room. This needs
@@ -1191,9 +1105,7 @@ bool take_room(Request& request) {
   return false;
 }
 
-// ---------------------------------------------------------------------------------------------
-// The worker
-// ---------------------------------------------------------------------------------------------
+// ---- The worker ---------------------------------------------------------------------------------
 
 bool running;  // this process is a master, until release(), or a worker
 
@@ -1227,40 +1139,33 @@ void write_stop_byte() {
   if (is_own_stop_pipe()) write_byte(self.stop_pipe[1]);
 }
 
-// Asks this worker to end, and makes its stop descriptor readable.
+// Asks this worker to end.
 void ask_self_to_end() {
   atomic_store(self.line->request, Request::End);
   write_stop_byte();
 }
 
-// The slow path of forkd_yield().
-// noinline: keeps forkd_yield() short.
+// The slow path of forkd_yield(). noinline keeps that short.
 [[gnu::noinline]] int answer_request() {
   Request& request = self.line->request;
-  if (take_room(request))
-    ask_self_to_end();
-  else if (atomic_load(request) != Request::End)
-    return 1;
-  else
-    write_stop_byte();  // the handler would do it, but its signal may be late or blocked
+  if (take_room(request)) atomic_store(request, Request::End);
+  if (atomic_load(request) != Request::End) return 1;
+  write_stop_byte();  // after a request the handler would do it, but its signal may be late or
+                      // blocked
   return 0;
 }
 
 // The worker's handler for HUP, INT, QUIT and TERM.
 void on_request(int number) {
-  const int saved_errno = errno;
-  if (getpid() != self.pid) {  // a child of the worker, made by vfork or clone without handlers
-    set_action(number, SIG_DFL, 0);
-    kill(getpid(), number);  // not raise(3), which may signal the parent's thread
-  } else {
-    ask_self_to_end();
-  }
-  errno = saved_errno;
+  const KeepErrno keep;
+  if (getpid() == self.pid) return ask_self_to_end();
+  // A child of the worker, made by vfork or clone without handlers.
+  set_action(number, SIG_DFL, 0);
+  kill(getpid(), number);  // not raise(3), which may signal the parent's thread
 }
 
 // Runs in the child after every fork. A worker's child is not a worker: each signal gets its
-// default action back, unless the user's code has set its own handler. (In start(), the parent is
-// no worker.)
+// default action back, unless the user's code has set its own handler. (The master is no worker.)
 void leave_pool_on_fork() {
   if (!self.line) return;
   for (const auto& entry : signal_table) {
@@ -1284,67 +1189,7 @@ void leave_pool_on_fork() {
   _exit(127);
 }
 
-// ---------------------------------------------------------------------------------------------
-// The worker: loading the code
-// ---------------------------------------------------------------------------------------------
-
-// How this process looks up names. A constructor of the code may change that.
-struct View {
-  struct stat root {
-  }, folder{};
-  uid_t user = geteuid();
-
-  View() {
-    stat("/", &root);
-    stat(".", &folder);
-  }
-  bool operator==(const View& other) const {
-    return same_file(root, other.root) && same_file(folder, other.folder) && user == other.user;
-  }
-};
-
-// Loads the user's code. Only workers call this, never the master.
-forkd_worker* load_function(const Job& job) {
-  Code& chosen = code_for(slots[self.number]);
-  Code code = chosen;
-  chosen.fd = -1;
-  close_all_own();  // before dlopen: a constructor may close every descriptor and reuse the numbers
-  char buffer[PATH_MAX];
-  const char* name = find_name(job.path, code, buffer);
-  const bool leads = code.fd < 0 && leads_to(name, code.file);
-  const View before;
-  // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
-  void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
-  // If the file was replaced meanwhile, either of the two may have been loaded: leave it to a new
-  // process. But if names lead elsewhere because of a constructor, that says nothing about the
-  // file.
-  if (leads && !leads_to(name, code.file) && before == View{}) {
-    atomic_store(self.line->request, Request::End);
-    _exit(0);
-  }
-  if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
-  void* function = dlsym(library, job.symbol);
-  if (!function)
-    fail_to_start("cannot load %s: no function '%s' is exported (in C++ it needs extern \"C\")",
-                  job.spec, job.symbol);
-  return reinterpret_cast<forkd_worker*>(function);
-}
-
-// Sets the signal actions of a worker, then unblocks the signals. Ignoring a signal discards a
-// pending one: a USR1 or USR2 that came since the fork was meant for the master (pkill). A command
-// then gets the original actions back.
-void set_signals(bool is_command) {
-  sigset_t mask = caller_mask;
-  for (int i = 0; i < signal_count; i++) {
-    const auto& entry = signal_table[i];
-    if (entry.in_worker) set_action(entry.number, entry.in_worker, entry.flags);
-    if (!entry.in_worker || is_command)
-      sigaction(entry.number, &caller_action[i], nullptr);
-    else
-      sigdelset(&mask, entry.number);
-  }
-  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-}
+// ---- The worker: from fork to its first task ----------------------------------------------------
 
 // What differs between workers. The master formats all but the pid before each fork: setenv(3) and
 // printf(3) in the worker would touch pages that it has not mapped yet. Each of these page faults
@@ -1378,26 +1223,62 @@ void restore_environment() {
   worker_environment = nullptr;
 }
 
-// Formats what differs for the worker with that number, all but its pid.
-void format_identity(int number) {
-  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number);
-  format_process_name(pool.job.function ? nullptr : "forkd", number);
+// Loads the user's code.
+forkd_worker* load_function(const Job& job) {
+  Code& chosen = code_for(slots[self.number]);
+  Code code = chosen;
+  chosen.fd = -1;
+  close_all_own();  // before dlopen: a constructor may close every descriptor and reuse the numbers
+  char buffer[PATH_MAX];
+  const char* name = find_name(job.path, code, buffer);
+  const bool is_pinned = code.fd < 0 && leads_to(name, code.file);
+  struct stat root {
+  }, folder{};
+  stat("/", &root);
+  stat(".", &folder);
+  const uid_t user = geteuid();
+  // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
+  void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
+  // If the file was replaced meanwhile, either of the two may have been loaded: leave it to a new
+  // process. But a constructor may have changed what names lead to: then this says nothing.
+  if (is_pinned && !leads_to(name, code.file) && leads_to("/", root) && leads_to(".", folder) &&
+      geteuid() == user) {
+    atomic_store(self.line->request, Request::End);
+    _exit(0);
+  }
+  if (!library) fail_to_start("cannot load %s: %s", job.spec, dlerror());
+  void* function = dlsym(library, job.symbol);
+  if (!function)
+    fail_to_start("cannot load %s: no function '%s' is exported (in C++ it needs extern \"C\")",
+                  job.spec, job.symbol);
+  return reinterpret_cast<forkd_worker*>(function);
 }
 
-// Executes the command. If that fails, tells the master why.
+// Executes the command.
 [[noreturn]] void execute(char** argv) {
   for (int i = 0; i < socket_count; i++) fcntl(first_socket + i, F_SETFD, 0);
   execvp(argv[0], argv);
-  const int reason = errno;
-  const char* name = argv[0];
-  const bool bare = !strchr(name, '/'), is_here = access(name, F_OK) == 0;
-  if (reason == ENOENT && bare)
-    fail_to_start("cannot execute '%s': it is not in PATH, or its interpreter is missing%s%s", name,
-                  is_here ? "; for the file here: ./" : "", is_here ? name : "");
-  if (reason == ENOENT && is_here)
-    fail_to_start("cannot execute '%s': its interpreter is missing (the #! line, or the loader)",
-                  name);
-  fail_to_start("cannot execute '%s': %s", name, strerror(reason));
+  const char* hint = errno != ENOENT         ? ""
+                     : strchr(argv[0], '/')  ? ", or its interpreter is missing"
+                     : access(argv[0], F_OK) ? " in PATH"
+                                             : " in PATH; for the file here put ./ before it";
+  fail_to_start("cannot execute '%s': %s%s", argv[0], strerror(errno), hint);
+}
+
+// Sets the signal actions of a worker, then unblocks the signals. Ignoring a signal discards a
+// pending one: a USR1 or USR2 that came since the fork was meant for the master (pkill). A command
+// then gets the original actions back.
+void set_signals(bool is_command) {
+  sigset_t mask = caller_mask;
+  for (int i = 0; i < signal_count; i++) {
+    const auto& entry = signal_table[i];
+    if (entry.in_worker) set_action(entry.number, entry.in_worker, entry.flags);
+    if (!entry.in_worker || is_command)
+      sigaction(entry.number, &caller_action[i], nullptr);
+    else
+      sigdelset(&mask, entry.number);
+  }
+  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
 // The child's part of start(). All signals are blocked.
@@ -1413,12 +1294,11 @@ void format_identity(int number) {
   if (parent != master_pid) _exit(0);
   if (socket_count > 0) snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", self.pid);
   const Job& job = pool.job;
-  if (job.is_command()) {
+  if (job.is_command())
     setpgid(0, 0);
-  } else {
+  else
     name_process();
-    if (job.function) reset_getopt();  // the application's; main() has reset the tool's
-  }
+  if (job.function) reset_getopt();  // the application's; main() has reset the tool's
   set_signals(job.is_command());
   if (!job.path) close_all_own();
   forkd_worker* function = job.path ? load_function(job) : job.function;
@@ -1429,12 +1309,12 @@ void format_identity(int number) {
   execute(job.argv);
 }
 
-// ---------------------------------------------------------------------------------------------
-// The master: start and request
-// ---------------------------------------------------------------------------------------------
+// ---- The master: start, request and kill --------------------------------------------------------
 
 // The delay after that many failures in a row.
-Ms backoff(int failures) { return min(first_backoff << min(failures - 1, 10), longest_backoff); }
+Ms backoff(int failures) {
+  return failures > 0 ? min(first_backoff << min(failures - 1, 10), longest_backoff) : 0;
+}
 
 // Schedules a start, at least start_interval after the last one.
 void schedule_start(Slot& slot, Ms at) {
@@ -1445,6 +1325,7 @@ void schedule_start(Slot& slot, Ms at) {
 
 // Forks the worker. False, with errno: there is no process.
 bool start(Slot& slot) {
+  const int number = number_of(slot);
   line_of(slot) = {};  // before the fork: in the new process it could overwrite a request
   slot = {.state = State::Waiting,
           .failures = slot.failures,
@@ -1452,20 +1333,20 @@ bool start(Slot& slot) {
           .code = code_for(slot).number,
           .started = clock_ms(),
           .start_at = slot.start_at};
-  format_identity(number_of(slot));
+  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number);
+  format_process_name(pool.job.function ? nullptr : "forkd", number);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = fork();
-  if (pid == 0) become_worker(number_of(slot));
-  const int reason = errno;
+  if (pid == 0) become_worker(number);
+  const KeepErrno keep;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  errno = reason;
   if (pid < 0) return false;
   if (pool.job.is_command()) setpgid(pid, pid);  // in both processes: either may run first
   slot.pid = pid;
   slot.state = State::Running;
-  log_event(LOG_INFO, "worker %d (pid %d) started", number_of(slot), pid);
+  log_event(LOG_INFO, "worker %d (pid %d) started", number, pid);
   return true;
 }
 
@@ -1484,11 +1365,10 @@ void request_end(Slot& slot) {
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
   atomic_store(line_of(slot).request, Request::End);
-  if (is_command) {
+  if (is_command)
     terminate(slot.pid);
-  } else if (atomic_load(line_of(slot).has_stop_fd)) {
+  else if (atomic_load(line_of(slot).has_stop_fd))
     kill(slot.pid, SIGHUP);
-  }
 }
 
 // The slot is no longer wanted.
@@ -1505,17 +1385,12 @@ void kill_worker(Slot& slot, const char* why) {
   if (pool.job.is_command()) kill(-slot.pid, SIGKILL);  // the leader may have left its group
   // Ended but not reaped yet: kill(2) succeeds on Linux, and fails on macOS, NetBSD and OpenBSD.
   if (!sent && reason == ESRCH) return;
-  if (sent)
-    log_event(LOG_WARNING, "worker %d (pid %d) %s and is killed", number_of(slot), slot.pid, why);
-  else
-    log_event(LOG_ERR, "worker %d (pid %d) %s and cannot be killed: %s", number_of(slot), slot.pid,
-              why, strerror(reason));
+  log_event(sent ? LOG_WARNING : LOG_ERR, "worker %d (pid %d) %s and %s%s", number_of(slot),
+            slot.pid, why, sent ? "is killed" : "cannot be killed: ", sent ? "" : strerror(reason));
   slot.state = sent ? State::Killed : State::Immune;
 }
 
-// ---------------------------------------------------------------------------------------------
-// The master: shutdown
-// ---------------------------------------------------------------------------------------------
+// ---- The master: shutdown -----------------------------------------------------------------------
 
 void begin_shutdown(Ms now, int status) {
   pool.reload.trial = pool.reload.helper = nullptr;
@@ -1528,13 +1403,6 @@ void begin_shutdown(Ms now, int status) {
   for (Slot& slot : slots) retire(slot);
 }
 
-// Wakes workers that are blocked in a system call and so cannot see the request.
-void nudge_all(Ms now) {
-  pool.shutdown.nudge_at = now + second;
-  for (const Slot& slot : slots)
-    if (slot.pid > 0) terminate(slot.pid);
-}
-
 void kill_all() {
   pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
   for (Slot& slot : slots) {
@@ -1544,12 +1412,25 @@ void kill_all() {
 }
 
 // Does what is due in a shutdown. Returns when to look again: soon, since a wait that is longer
-// than a pause of the container hides it from the clock.
+// than a pause hides it from the clock.
 Ms tend_shutdown(Ms now) {
-  if (!pool.shutdown.begun) return never;
-  if (now >= pool.shutdown.kill_at) kill_all();
-  if (now >= pool.shutdown.nudge_at) nudge_all(now);
-  return min(now + second, min(pool.shutdown.kill_at, pool.shutdown.nudge_at));
+  Shutdown& shutdown = pool.shutdown;
+  if (!shutdown.begun) return never;
+  if (now >= shutdown.kill_at) kill_all();
+  if (now >= shutdown.nudge_at) {
+    // Wakes workers that are blocked in a system call and so cannot see the request.
+    shutdown.nudge_at = now + second;
+    for (const Slot& slot : slots)
+      if (slot.pid > 0) terminate(slot.pid);
+  }
+  return min(now + second, min(shutdown.kill_at, shutdown.nudge_at));
+}
+
+// Whether a shutdown has something to wait for.
+bool any_alive() {
+  for (const Slot& slot : slots)
+    if (slot.state == State::Leftover || (slot.pid > 0 && slot.state != State::Immune)) return true;
+  return false;
 }
 
 // Ends a pool that does not come up: no worker was ever healthy, and one cannot be loaded or all
@@ -1557,8 +1438,8 @@ Ms tend_shutdown(Ms now) {
 void give_up_if_hopeless(Phase phase, Ms now) {
   if (pool.ever_healthy) return;
   if (phase != Phase::Failed) {
-    for (int i = 0; i < pool.target; i++)
-      if (slots[i].failures < give_up_after) return;
+    for (const Slot& slot : slots)
+      if (is_below_target(slot) && slot.failures < give_up_after) return;
     log_event(LOG_CRIT,
               "no worker was ever healthy, and every one has failed %d times in a row: giving up",
               give_up_after);
@@ -1566,9 +1447,7 @@ void give_up_if_hopeless(Phase phase, Ms now) {
   begin_shutdown(now, exit_failed);
 }
 
-// ---------------------------------------------------------------------------------------------
-// The master: the trial of a reload
-// ---------------------------------------------------------------------------------------------
+// ---- The master: the trial of a reload ----------------------------------------------------------
 
 // Opens the file now at the job's path, to pin it. Null, or the reason for the failure;
 // begin_pool() recognises a missing file by errno.
@@ -1584,7 +1463,6 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-// The code to which the pool goes back becomes the pool's, and the one that has failed the other.
 void exchange_codes() {
   const Code code = pool_code;
   pool_code = old_code;
@@ -1600,11 +1478,24 @@ void mark_old_workers(Ms now) {
     if (&slot == pool.reload.trial) continue;
     slot.start_at = now;
     if (slot.state == State::Waiting) schedule_start(slot, now);
-    const bool old = !runs_pools_code(slot);
-    if (slot.pid > 0)
-      atomic_replace(line_of(slot).request, old ? Request::None : Request::WhenRoom,
-                     old ? Request::WhenRoom : Request::None);
+    if (slot.pid == 0) continue;
+    Request& request = line_of(slot).request;
+    if (runs_pools_code(slot))
+      atomic_replace(request, Request::WhenRoom, Request::None);
+    else
+      atomic_replace(request, Request::None, Request::WhenRoom);
   }
+}
+
+// Notes how the reload goes, and why. Cuts no UTF-8 character.
+void note_stage(Stage stage, const char* reason) {
+  Reload& reload = pool.reload;
+  size_t length = strlen(reason);
+  if (length >= sizeof reload.reason)
+    for (length = sizeof reload.reason - 1; (reason[length] & 0xc0) == 0x80;) length--;
+  snprintf(reload.reason, sizeof reload.reason, "%.*s", static_cast<int>(length), reason);
+  make_printable(reload.reason);
+  reload.stage = stage;
 }
 
 // Forgets the trial, if there is one. Its worker ends at its next yield.
@@ -1627,9 +1518,7 @@ void drop_trial() {
   restore_sockets(pool_code.nonblocking);
   if (!reload.tries_old) {
     log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
-    copy_text(reload.reason, sizeof reload.reason, reason);
-    reload.stage = Stage::Failed;
-    return;
+    return note_stage(Stage::Failed, reason);
   }
   log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; the workers stay",
             reason);
@@ -1663,11 +1552,10 @@ void on_reload_signal(Ms now) {
   if (reload.trial)
     log_event(LOG_INFO, "reload: the trial of worker %d is dropped", number_of(*reload.trial));
   drop_trial();
-  pool_code.nonblocking = nonblocking_sockets();
   reload.count++;
-  reload.stage = Stage::Trial;
-  reload.reason[0] = '\0';
   reload.tries_old = false;
+  note_stage(Stage::Trial, "");
+  pool_code.nonblocking = nonblocking_sockets();
   const char* reason = pin(trial_code);
   Slot* slot = free_extra_slot();
   if (reason) return trial_failed("cannot load %s: %s", pool.job.spec, reason);
@@ -1677,28 +1565,31 @@ void on_reload_signal(Ms now) {
   start_trial(*slot, false, now);
 }
 
-// ---------------------------------------------------------------------------------------------
-// The master: the roll
-// ---------------------------------------------------------------------------------------------
+// The worker on trial is healthy: the trial passes after the time of -c, which known code does not
+// need.
+void trial_is_healthy(Ms now) {
+  Reload& reload = pool.reload;
+  if (reload.passes_at == never)
+    reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
+}
+
+// ---- The master: the roll -----------------------------------------------------------------------
 
 // The trial has passed: its code is the pool's from now on, and workers on another one are old.
 void begin_roll(Ms now) {
   Reload& reload = pool.reload;
-  log_event(
-      LOG_INFO,
-      "reload: %s has passed its trial; old workers are replaced, a few at a time, as they yield",
-      reload.tries_old ? "the code before" : "the new code");
+  log_event(LOG_INFO,
+            "reload: the %s has passed its trial; old workers are replaced, a few at a time, "
+            "as they yield",
+            reload.tries_old ? "code before" : "new code");
   Slot* earlier = reload.helper;
   reload.helper = reload.trial;
   reload.trial = nullptr;
-  reload.roll_since = reload.trial_since;
-  reload.renewed = 0;
-  reload.step_at = now;
-  reload.told_waiting = false;
+  reload.roll_since = reload.step_at = reload.trial_since;
   if (reload.tries_old) {
     reload.roll = Roll::Back;
   } else {
-    // The code to go back to is the one that has last run under all numbers.
+    // The code to go back to is the last one that ran under all numbers.
     if (reload.roll == Roll::Forward && old_code.fd >= 0) exchange_codes();
     close_own(old_code.fd);
     old_code = pool_code;
@@ -1725,32 +1616,20 @@ void end_roll(Ms now) {
   close_own(old_code.fd);
 }
 
-// The code that is rolled out has failed twice in a row under a number.
-void turn_back(const char* how) {
+// The code that is rolled out has failed too often under a number.
+void turn_back(const char* how, Ms now) {
   Reload& reload = pool.reload;
   if (reload.roll != Roll::Forward && reload.roll != Roll::Back) return;
   const bool can = reload.roll == Roll::Forward && old_code.fd >= 0;
   log_event(LOG_ERR, "reload %s: %s; %s", can ? "failed" : "stands still", how,
             can ? "going back to the code before" : "the workers that are left stay");
-  if (reload.stage == Stage::Roll) {
-    copy_text(reload.reason, sizeof reload.reason, how);
-    reload.stage = can ? Stage::Back : Stage::Failed;
-  } else if (reload.stage == Stage::Back) {
-    reload.stage = Stage::Failed;
-  }
+  if (reload.stage == Stage::Roll) note_stage(can ? Stage::Back : Stage::Failed, how);
+  if (reload.stage == Stage::Back && !can) reload.stage = Stage::Failed;
   reload.roll = can ? Roll::Turning : Roll::Stuck;
   if (!can) return;
   exchange_codes();
   restore_sockets(pool_code.nonblocking);
-  mark_old_workers(clock_ms());
-}
-
-// The worker on trial is healthy. The trial has passed after the time of -c, which known code does
-// not need.
-void trial_is_healthy(Ms now) {
-  Reload& reload = pool.reload;
-  if (reload.passes_at == never)
-    reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
+  mark_old_workers(now);
 }
 
 // Begins the trial of the code before, when the pool goes back to it, and ends one that has passed.
@@ -1770,7 +1649,7 @@ void tend_trial(Ms now) {
 struct Census {
   int healthy = 0;  // healthy workers
   int renewed = 0;  // those that run the pool's code
-  int vacant = 0;   // numbers, and the helper, without a working process
+  int vacant = 0;   // numbers, and the helper, under which nobody works
 };
 
 // Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
@@ -1779,24 +1658,26 @@ bool is_at_work(const Slot& slot) {
   return slot.healthy || (slot.brief && pool.fork_failures == 0);
 }
 
-// Whether a worker was let go, or is about to take room. One that is still there after the grace
-// period counts as at work again.
+bool is_renewed(const Slot& slot) { return is_at_work(slot) && runs_pools_code(slot); }
+
+// Whether a worker has been asked to end, and not longer ago than the grace period. One that is
+// still there after that counts as at work again.
 bool is_leaving(const Slot& slot, Ms now) {
-  const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-  return request == Request::TakingRoom ||
-         (request == Request::End && (slot.asked_at == 0 || now < slot.asked_at + finite_grace()));
+  return slot.pid > 0 && request_to(slot) == Request::End &&
+         (!slot.asked_at || now < slot.asked_at + finite_grace());
 }
 
 Census take_census(Ms now) {
   Census census;
   for (const Slot& slot : slots) {
     if (!is_below_target(slot) && &slot != pool.reload.helper) continue;
-    const bool leaving = is_leaving(slot, now);
-    const bool lingers = !leaving && slot.pid > 0 && request_to(slot) == Request::End;
-    census.vacant += leaving || !(is_at_work(slot) || lingers);
+    const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
+    const bool lingers = request == Request::End && !is_leaving(slot, now);
+    census.vacant +=
+        request == Request::TakingRoom || is_leaving(slot, now) || !(is_at_work(slot) || lingers);
     if (&slot == pool.reload.helper) continue;
     census.healthy += is_at_work(slot);
-    census.renewed += is_at_work(slot) && runs_pools_code(slot);
+    census.renewed += is_renewed(slot);
   }
   return census;
 }
@@ -1812,21 +1693,20 @@ Slot* oldest_to_ask() {
   return oldest;
 }
 
-// Says once for which numbers a roll waits that has made no step for the grace period.
+// Says for which numbers a roll waits that has made no step for the grace period, once.
 void tell_waiting(const Census& census, Ms now) {
   Reload& reload = pool.reload;
   if (census.renewed != reload.renewed) {
     reload.renewed = census.renewed;
     reload.step_at = now;
-    reload.told_waiting = false;
+    reload.told = false;
   }
-  if (reload.told_waiting || now < reload.step_at + finite_grace()) return;
-  reload.told_waiting = true;
+  if (reload.told || now < reload.step_at + finite_grace()) return;
+  reload.told = true;
   char list[200] = "";
   size_t length = 0;
   for (const Slot& slot : slots)
-    if (is_below_target(slot) && !(is_at_work(slot) && runs_pools_code(slot)) &&
-        length < sizeof list)
+    if (is_below_target(slot) && !is_renewed(slot) && length < sizeof list)
       length += static_cast<size_t>(
           snprintf(list + length, sizeof list - length, " %d", number_of(slot)));
   log_event(LOG_INFO, "reload: waits for the workers with these numbers:%s", list);
@@ -1845,53 +1725,42 @@ void advance_roll(const Census& census, Ms now) {
   look_again(now + second);
 }
 
-// ---------------------------------------------------------------------------------------------
-// The master: reap
-// ---------------------------------------------------------------------------------------------
+// ---- The master: the end of a worker ------------------------------------------------------------
 
 // How a worker's process has ended.
 struct End {
   Phase phase;   // how far it had come
   bool asked;    // it had been asked to end
-  bool crashed;  // it ended by a signal that is neither a request nor forkd's
   bool is_zero;  // it ended with status 0
+  bool crashed;  // it ended by a signal that is neither a request nor forkd's
   bool worked;   // it was healthy: found so, or it returned 0
-  bool failed;   // it ran the pool's code, and ended otherwise, by itself and before it was healthy
+  bool failed;   // it ran the pool's code, and ended with another status, unasked, before that
   char text[start_error_size + 96];  // what the log says of it
 };
 
-bool is_request(int signal) {
-  return signal == SIGHUP || signal == SIGINT || signal == SIGQUIT || signal == SIGTERM;
-}
-
 End describe_end(const Slot& slot, int status, Ms now) {
-  End end{.phase = atomic_load(line_of(slot).phase),
-          .asked = request_to(slot) == Request::End,
-          .crashed = WIFSIGNALED(status) && !is_request(WTERMSIG(status)) &&
-                     slot.state != State::Aborted && slot.state != State::Killed,
-          .is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0,
-          .worked = slot.healthy,
-          .failed = false,
-          .text = ""};
-
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   const Ms lived = now - slot.started;
-  if (end.is_zero && end.phase == Phase::Loaded) end.worked = true;
+  End end{};
+  end.phase = atomic_load(line_of(slot).phase);
+  end.asked = request_to(slot) == Request::End;
+  end.is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  end.crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
+                signal != SIGTERM && slot.state != State::Aborted && slot.state != State::Killed;
+  end.worked = slot.healthy || (end.is_zero && end.phase == Phase::Loaded);
   // With a warm-up below a second, code that crashes at once would start ten times a second.
   const bool is_proven = slot.healthy && lived >= second;
   end.failed = runs_pools_code(slot) && !end.asked && !end.is_zero && !is_proven;
-  const int length =
-      snprintf(end.text, sizeof end.text, "worker %d (pid %d) ", number_of(slot), slot.pid);
-  char* rest = end.text + length;
-  const size_t size = sizeof end.text - static_cast<size_t>(length);
+  char* text = end.text + snprintf(end.text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
+  const size_t size = sizeof end.text - 64;
   if (end.phase == Phase::Failed)
-    snprintf(rest, size, "could not start: %.*s", static_cast<int>(start_error_size),
+    snprintf(text, size, "could not start: %.*s", static_cast<int>(start_error_size),
              shared->start_error[number_of(slot)]);
-  else if (WIFEXITED(status))
-    snprintf(rest, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
+  else if (signal)
+    snprintf(text, size, "was ended by signal %d (%s)%s after %.3f s", signal, strsignal(signal),
+             WCOREDUMP(status) ? ", core dumped," : "", seconds(lived));
   else
-    snprintf(rest, size, "was ended by signal %d (%s)%s after %.3f s", WTERMSIG(status),
-             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "",
-             seconds(lived));
+    snprintf(text, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
   return end;
 }
 
@@ -1907,21 +1776,17 @@ int level_of(const End& end, bool is_wanted) {
 // The worker on trial has ended. One that did its work and returned 0 is healthy, and one that was
 // asked to end has tried nothing: another one goes on in its place.
 void trial_ended(const End& end, Ms now) {
-  Reload& reload = pool.reload;
   if (end.is_zero && (end.worked || end.asked)) {
     log_event(LOG_INFO, "%s", end.text);
     if (!end.asked) trial_is_healthy(now);
-  } else {
-    trial_failed("%s%s", end.text,
-                 end.phase == Phase::Failed  ? ""
-                 : reload.passes_at == never ? " before it was healthy"
-                                             : " in its trial");
+    return;
   }
+  const bool was_healthy = pool.reload.passes_at != never;
+  trial_failed("%s%s", end.text,
+               end.phase == Phase::Failed ? ""
+               : was_healthy              ? " in its trial"
+                                          : " before it was healthy");
 }
-
-// Whether there is something left of the group that a command has led. As long as there is, no
-// other process gets its number.
-bool is_group_left(const Slot& slot) { return kill(-slot.group, 0) == 0 || errno == EPERM; }
 
 // Nothing is left of a worker: its number is free.
 void free_number(Slot& slot) {
@@ -1929,27 +1794,30 @@ void free_number(Slot& slot) {
   if (is_wanted(slot)) schedule_start(slot, slot.start_at);
 }
 
+// Whether there is something left of the group that a command has led. As long as there is, no
+// other process gets its number.
+bool is_group_left(const Slot& slot) { return kill(-slot.group, 0) == 0 || errno == EPERM; }
+
 // A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
   const End end = describe_end(slot, status, now);
   pool.ever_healthy = pool.ever_healthy || end.worked;
-  if (WIFSIGNALED(status) && (slot.state == State::Aborted || slot.state == State::Killed) &&
-      pool.shutdown.begun && pool.shutdown.status == 0)
+  const bool was_killed = slot.state == State::Aborted || slot.state == State::Killed;
+  if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && WIFSIGNALED(status))
     pool.shutdown.status = exit_killed;
   slot.failures = end.failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
   slot.brief = runs_pools_code(slot) && !end.asked && end.worked && !slot.healthy;
-  slot.start_at = slot.failures > 0 ? now + backoff(slot.failures) : now;
+  slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
   slot.pid = 0;
   slot.state = State::Empty;
   listen_again();
-  if (&slot == pool.reload.trial) {
+  if (&slot == pool.reload.trial)
     trial_ended(end, now);
-  } else {
+  else
     log_event(level_of(end, is_wanted(slot)), "%s", end.text);
-    if (slot.failures >= turn_after && is_wanted(slot)) turn_back(end.text);
-  }
+  if (slot.failures >= turn_after && is_wanted(slot)) turn_back(end.text, now);
   if (pool.job.is_command() && is_group_left(slot)) {
     const bool for_ever = pool.shutdown.begun && !pool.options.grace;
     slot.state = State::Leftover;
@@ -1979,8 +1847,8 @@ void reap(Ms now) {
     Slot* slot = slot_of(pid);
     // A child without a slot is an orphan that this process inherited, or the application's own.
     if (!slot && !pool.reaps_all) break;
-    // Ends what is left of a command's group. No other group can have the number until the leader
-    // is reaped.
+    // Asks what is left of a command's group to end. No other group can have the number until the
+    // leader is reaped.
     if (slot && pool.job.is_command()) terminate(-pid);
     if (slot)
       reap_worker(*slot, now);
@@ -1992,20 +1860,46 @@ void reap(Ms now) {
     if (slot.pid > 0) reap_worker(slot, now);
 }
 
-// ---------------------------------------------------------------------------------------------
-// The master: what happens to a worker
-// ---------------------------------------------------------------------------------------------
+// ---- The master: what happens to a worker -------------------------------------------------------
 
 // fork(2) failed, which is not the worker's fault: the pool tries again later. But new code has
 // failed its trial. Returns when to look at the slot again.
 Ms fork_failed(Slot& slot, int reason) {
   slot.brief = false;
-  if (&code_for(slot) == &trial_code)
-    return trial_failed("cannot fork: %s", strerror(reason)), never;
+  if (&code_for(slot) == &trial_code) {
+    trial_failed("cannot fork: %s", strerror(reason));
+    return never;
+  }
   const Ms delay = backoff(++pool.fork_failures);
   pool.fork_at = slot.started + delay;
   log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", strerror(reason), seconds(delay));
   return pool.fork_at;
+}
+
+// Starts the worker if it is due. Returns when to look at the slot again.
+Ms tend_start(Slot& slot, Ms now) {
+  const bool is_new = &code_for(slot) == &trial_code;  // it fails at once, and does not wait
+  const Ms due = is_new ? slot.start_at : max(slot.start_at, pool.fork_at);
+  if (now < due) return due;
+  if (clock_ms() > now + longest_turn) return now;  // no signal waits for a thousand starts
+  if (!start(slot)) return fork_failed(slot, errno);
+  pool.fork_failures = 0;
+  return now + shortest_watch;
+}
+
+// Waits for the end of what a command has left in its group, which has been sent SIGTERM; kills it
+// after the grace period. Returns when to look again.
+Ms tend_leftover(Slot& slot, Ms now) {
+  const bool left = is_group_left(slot);
+  if (left && now < slot.kill_at) return min(slot.kill_at, now + leftover_interval);
+  if (left) {
+    log_event(LOG_WARNING, "what worker %d (pid %d) has left has not ended and is killed",
+              number_of(slot), slot.group);
+    kill(-slot.group, SIGKILL);
+    if (pool.shutdown.begun && pool.shutdown.status == 0) pool.shutdown.status = exit_killed;
+  }
+  free_number(slot);
+  return never;
 }
 
 // How long a worker has to run before it is healthy without a yield. A command has to outlive at
@@ -2013,6 +1907,9 @@ Ms fork_failed(Slot& slot, int reason) {
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
+
+// How long a worker may take to be loaded.
+Ms load_limit() { return max(finite_grace(), warm_up()); }
 
 // When a process is healthy, as far as that is known: a while after its first yield, or, if no
 // yield is required of it, when it has run for the warm-up time.
@@ -2022,9 +1919,6 @@ Ms healthy_at(const Slot& slot) {
   return min(slot.yielded_at ? by_yield : never,
              slot.loaded_at && !pool.options.timeout ? by_time : never);
 }
-
-// How long a worker may take to be loaded.
-Ms load_limit() { return max(finite_grace(), warm_up()); }
 
 // Notes whether a process is healthy, and kills one that hangs while it is loaded. Returns when to
 // look again: after a sixteenth of its age, or when it will be healthy.
@@ -2038,11 +1932,11 @@ Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
   }
   if (!loaded && slot.state == State::Running && now >= slot.started + load_limit() &&
       !pool.shutdown.begun) {
-    char how[64];
-    snprintf(how, sizeof how, "was not loaded within %.3f s", seconds(load_limit()));
+    char why[64];
+    snprintf(why, sizeof why, "was not loaded within %.3f s", seconds(load_limit()));
     if (&slot == pool.reload.trial)
-      trial_failed("worker %d (pid %d) %s", number_of(slot), slot.pid, how);
-    kill_worker(slot, how);
+      trial_failed("worker %d (pid %d) %s", number_of(slot), slot.pid, why);
+    kill_worker(slot, why);
   }
   const Ms pause = max(shortest_watch, min((now - slot.started) / 16, longest_watch));
   return min(healthy_at(slot), slot.yielded_at ? never : now + pause);
@@ -2069,21 +1963,6 @@ Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   return slot.kill_at;
 }
 
-// Waits for the end of what a command has left in its group, which has been sent SIGTERM; kills it
-// after the grace period. Returns when to look again.
-Ms tend_leftover(Slot& slot, Ms now) {
-  const bool left = is_group_left(slot);
-  if (left && now < slot.kill_at) return min(slot.kill_at, now + leftover_interval);
-  if (left) {
-    log_event(LOG_WARNING, "what worker %d (pid %d) has left has not ended and is killed",
-              number_of(slot), slot.group);
-    kill(-slot.group, SIGKILL);
-    if (pool.shutdown.begun && pool.shutdown.status == 0) pool.shutdown.status = exit_killed;
-  }
-  free_number(slot);
-  return never;
-}
-
 // Does what is due in a slot. Returns when it must be called again. This is all that happens to a
 // worker, apart from what it is asked for and from its end:
 //
@@ -2096,47 +1975,33 @@ Ms tend_leftover(Slot& slot, Ms now) {
 //      +---- the number is wanted -----+----- or not -----> Empty
 //
 // A process may skip states on its way to the right, but never goes back. If SIGKILL cannot be sent
-// to it, it becomes Immune instead of Killed. USR1 makes an Empty slot Waiting; a Waiting slot that
-// is no longer wanted becomes Empty.
+// to it, it becomes Immune instead of Killed. If a command leaves some of its group behind, its
+// number is Leftover until that has gone. USR1 makes an Empty slot Waiting; a Waiting slot that is
+// no longer wanted becomes Empty.
 Ms tend(Slot& slot, Ms now) {
-  if (slot.state == State::Waiting) {
-    const bool is_new = &code_for(slot) == &trial_code;  // which fails at once, and does not wait
-    const Ms due = is_new ? slot.start_at : max(slot.start_at, pool.fork_at);
-    if (now < due) return due;
-    if (clock_ms() > now + longest_turn) return now;  // signals do not wait for a thousand starts
-    if (!start(slot)) return fork_failed(slot, errno);
-    pool.fork_failures = 0;
-  }
+  if (slot.state == State::Waiting) return tend_start(slot, now);
   if (slot.state == State::Leftover) return tend_leftover(slot, now);
   if (slot.pid == 0) return never;
   const unsigned long yields = relaxed_load(line_of(slot).yields);
   Ms next = never;
-  if (request_to(slot) == Request::End) {
-    if (!slot.asked_at) slot.asked_at = now;
-    if (is_leaving(slot, now)) next = slot.asked_at + finite_grace();
-  }
+  if (request_to(slot) == Request::End && !slot.asked_at) slot.asked_at = now;
+  if (is_leaving(slot, now)) next = slot.asked_at + finite_grace();
   if (!slot.healthy && slot.state != State::Killed)
     next = min(next, tend_health(slot, yields, now));
-  if (slot.state == State::Aborted && now >= slot.kill_at) kill_worker(slot, "has not ended");
-  if (slot.state == State::Aborted) next = min(next, slot.kill_at);
   if (slot.state == State::Running && pool.options.timeout)
     next = min(next, tend_progress(slot, yields, now));
+  if (slot.state == State::Aborted && now >= slot.kill_at) kill_worker(slot, "has not ended");
+  if (slot.state == State::Aborted) next = min(next, slot.kill_at);
   return next;
 }
 
-// ---------------------------------------------------------------------------------------------
-// The master: signals
-// ---------------------------------------------------------------------------------------------
-
-void tell_target() { log_event(LOG_INFO, "the target is now %d", pool.target); }
+// ---- The master: signals ------------------------------------------------------------------------
 
 void grow(Ms now) {
-  if (pool.target == max_workers) {
-    log_event(LOG_WARNING, "the target stays %d, the most there can be", pool.target);
-    return;
-  }
+  if (pool.target == max_workers)
+    return log_event(LOG_WARNING, "the target stays %d, the most there can be", pool.target);
   Slot& slot = slots[pool.target++];
-  tell_target();
+  log_event(LOG_INFO, "the target is now %d", pool.target);
   slot.failures = 0;
   slot.brief = false;
   slot.start_at = now;  // or later: as soon as its old process, if there is one, has ended
@@ -2144,12 +2009,9 @@ void grow(Ms now) {
 }
 
 void shrink() {
-  if (pool.target == 1) {
-    log_event(LOG_WARNING, "the target stays 1, the least there can be");
-    return;
-  }
+  if (pool.target == 1) return log_event(LOG_WARNING, "the target stays 1, the least there can be");
   Slot& slot = slots[--pool.target];
-  tell_target();
+  log_event(LOG_INFO, "the target is now %d", pool.target);
   retire(slot);
 }
 
@@ -2171,9 +2033,7 @@ void act_on_signals(Ms now) {
   if (consume(OnReload) > 0 && !pool.shutdown.begun) on_reload_signal(now);
 }
 
-// ---------------------------------------------------------------------------------------------
-// The service manager
-// ---------------------------------------------------------------------------------------------
+// ---- The service manager ------------------------------------------------------------------------
 
 enum class News { None, Ready, Reloading, Stopping };
 
@@ -2184,42 +2044,33 @@ struct Manager {
   News told = News::None;
   int reloads = 0;           // the HUPs that this includes
   char status[512] = "";     // STATUS=
-  Ms watchdog_interval = 0;  // between two WATCHDOG=1; 0: it asks for none
+  Ms watchdog_interval = 0;  // between two WATCHDOG=1
   Ms watchdog_at = never;    // when the next one is due
 } manager;
 
-// Reads how often the service manager wants a sign of life: twice in WATCHDOG_USEC, if that is
-// meant for this process (sd_watchdog_enabled(3)).
-void open_watchdog() {
-  const char* usec = getenv("WATCHDOG_USEC");
-  const char* pid = getenv("WATCHDOG_PID");
-  if (!usec || (pid && strtol(pid, nullptr, 10) != getpid())) return;
-  const long long interval = strtoll(usec, nullptr, 10) / 1000 / 2;
-  if (interval < 1) return;
-  manager.watchdog_interval = interval;
-  manager.watchdog_at = 0;
-}
-
 // Opens a socket for messages to NOTIFY_SOCKET: a path, or @ and a name in Linux' abstract
-// namespace.
+// namespace. Reads whether the manager wants a sign of life: twice in WATCHDOG_USEC, if that is
+// meant for this process (sd_watchdog_enabled(3)).
 void open_notify() {
   manager = {};
   const char* path = getenv("NOTIFY_SOCKET");
   if (!path) return;
   const size_t length = strlen(path);
-  if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path) {
-    log_event(LOG_WARNING,
-              "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long", path);
-    return;
-  }
+  if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path)
+    return log_event(LOG_WARNING,
+                     "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long",
+                     path);
   manager.name.sun_family = AF_UNIX;
   memcpy(manager.name.sun_path, path, length);
   if (path[0] == '@') manager.name.sun_path[0] = '\0';
   manager.name_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
   if (!keep_own(notify_fd, socket(AF_UNIX, SOCK_DGRAM, 0)))
-    log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
-  else
-    open_watchdog();
+    return log_event(LOG_WARNING, "cannot notify the service manager: %s", strerror(errno));
+  const char* usec = getenv("WATCHDOG_USEC");
+  const char* pid = getenv("WATCHDOG_PID");
+  if (!usec || (pid && strtol(pid, nullptr, 10) != getpid())) return;
+  manager.watchdog_interval = strtoll(usec, nullptr, 10) / 1000 / 2;
+  if (manager.watchdog_interval > 0) manager.watchdog_at = 0;
 }
 
 // Sends a message (sd_notify(3)). Never waits. False: the queue is full.
@@ -2235,34 +2086,39 @@ bool send_to_manager(const char* text) {
 // Tells the service manager that the master lives. Returns when to do so again.
 Ms tend_watchdog(Ms now) {
   if (now < manager.watchdog_at) return manager.watchdog_at;
-  const bool sent = send_to_manager("WATCHDOG=1");
   const Ms interval = manager.watchdog_interval;
-  return manager.watchdog_at = now + (sent ? interval : min(interval, retry_interval));
+  manager.watchdog_at =
+      now + (send_to_manager("WATCHDOG=1") ? interval : min(interval, retry_interval));
+  return manager.watchdog_at;
 }
 
-// Tells the service manager what is new, and the status when it has changed. After each HUP come
-// RELOADING=1 and, as soon as no new code is on trial, READY=1. Returns when to try again, if its
-// queue is full.
+// What the service manager shall know. After each HUP come RELOADING=1 and, as soon as no new code
+// is on trial, READY=1.
+News news_for_manager(const Census& census) {
+  const Reload& reload = pool.reload;
+  if (pool.shutdown.begun) return News::Stopping;
+  if (manager.told == News::None) return census.healthy == pool.target ? News::Ready : News::None;
+  if (manager.reloads != reload.count) return News::Reloading;
+  const bool trying = manager.told == News::Reloading && reload.stage == Stage::Trial;
+  return trying ? News::Reloading : News::Ready;
+}
+
+// Tells the service manager what is new, and the status when it has changed. Returns when to try
+// again, if its queue is full.
 Ms notify(const Census& census, Ms now) {
   if (notify_fd < 0 || manager.told == News::Stopping) return never;
   const Reload& reload = pool.reload;
-  const bool ready = manager.told != News::None || census.healthy == pool.target;
-  const bool asked = manager.told != News::None && manager.reloads != reload.count;
-  const News news = pool.shutdown.begun ? News::Stopping
-                    : !ready            ? News::None
-                    : asked || (manager.told == News::Reloading && reload.stage == Stage::Trial)
-                        ? News::Reloading
-                        : News::Ready;
+  const News news = news_for_manager(census);
   char renewed[48] = "", status[sizeof manager.status], head[64], text[sizeof status + 80];
+  const bool is_back = reload.roll == Roll::Turning || reload.roll == Roll::Back;
   if (reload.roll != Roll::None)
     snprintf(renewed, sizeof renewed, ", %d on the %s", census.renewed,
-             reload.roll == Roll::Turning || reload.roll == Roll::Back ? "code before"
-                                                                       : "new code");
+             is_back ? "code before" : "new code");
   snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s%s%s", census.healthy,
            pool.target, renewed, stage_names[static_cast<int>(reload.stage)],
            reload.reason[0] ? ": " : "", reload.reason);
-  make_printable(status);
-  const bool is_new = asked || news != manager.told;
+  const bool is_new =
+      news != manager.told || (news == News::Reloading && manager.reloads != reload.count);
   if (!is_new && strcmp(status, manager.status) == 0) return never;
   // RELOADING=1 must carry the time, which tells reloads apart.
   timespec t;
@@ -2276,40 +2132,30 @@ Ms notify(const Census& census, Ms now) {
   manager.reloads = reload.count;
   memcpy(manager.status, status, sizeof status);
   // A trial that could not even begin is over by now.
-  return news == News::Reloading && reload.stage != Stage::Trial ? notify(census, now) : never;
+  return news == News::Reloading && reload.stage != Stage::Trial ? now : never;
 }
 
-// ---------------------------------------------------------------------------------------------
-// The loop
-// ---------------------------------------------------------------------------------------------
+// ---- The state file -----------------------------------------------------------------------------
 
-// ---------------------------------------------------------------------------------------------
-// The state file
-// ---------------------------------------------------------------------------------------------
+char state_text[PATH_MAX + 1024];  // what FILE of -s holds, or was to hold at the last try
+bool state_failed;                 // that could not be written, and the log says so
 
-// FILE of -s holds the state of the pool. The file that stands there is locked (flock(2)) as long
-// as the master lives, by `state_fd`.
-
-char state_text[PATH_MAX + 1024];  // as last written, or tried
-bool state_failed = false;         // the log says that it could not be written
-
-// Puts a new file in the place of FILE: a reader sees either of them whole. False, with errno.
-bool replace_state() {
-  const char* path = pool.options.state;
+// Puts a new file, locked, in the place of FILE: so a reader sees either of them whole. False, with
+// errno.
+bool replace_state(const char* path) {
   char next[PATH_MAX];
   errno = ENAMETOOLONG;
   if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return false;
   const int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return false;
-  const auto length = static_cast<ssize_t>(strlen(state_text));
+  const size_t size = strlen(state_text);
   errno = ENOSPC;  // if write(2) takes only a part
   if (flock(fd, LOCK_EX | LOCK_NB) == 0 &&
-      write(fd, state_text, static_cast<size_t>(length)) == length && rename(next, path) == 0)
+      write(fd, state_text, size) == static_cast<ssize_t>(size) && rename(next, path) == 0)
     return keep_own(state_fd, fd);
-  const int reason = errno;
+  const KeepErrno keep;
   unlink(next);
   close(fd);
-  errno = reason;
   return false;
 }
 
@@ -2327,7 +2173,7 @@ bool write_state(const Census& census, int level) {
       stage_names[static_cast<int>(reload.stage)], reload.reason);
   if (strcmp(text, state_text) == 0) return true;
   strcpy(state_text, text);
-  const bool written = replace_state();
+  const bool written = replace_state(pool.options.state);
   if (!written && !state_failed)
     log_event(level, "cannot write %s: %s", pool.options.state, strerror(errno));
   state_failed = !written;
@@ -2357,16 +2203,59 @@ void remove_state() {
     unlink(pool.options.state);
 }
 
-// Does what is due: first to each worker, then to the reload, then what is to be told.
-void tend_all(Ms now) {
-  pool.look_at = min(tend_shutdown(now), tend_watchdog(now));
-  for (Slot& slot : slots) look_again(tend(slot, now));
-  tend_trial(now);
-  const Census census = take_census(now);
-  advance_roll(census, now);
-  look_again(notify(census, now));
-  write_state(census, LOG_WARNING);
+// ---- The state file: forkd --reload FILE --------------------------------------------------------
+
+// Reads the state that a forkd keeps in FILE. False: none that lives does.
+bool read_state(const char* path) {
+  for (;;) {
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return false;
+    const bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    state_text[max(0, read(fd, state_text, sizeof state_text - 1))] = '\0';
+    struct stat is;
+    const bool is_newest = fstat(fd, &is) == 0 && leads_to(path, is);
+    close(fd);
+    if (is_newest) return is_held;
+  }
 }
+
+// What the state says behind a name, up to the end of the text.
+const char* state_of(const char* name) {
+  const char* found = strstr(state_text, name);
+  return found ? found + strlen(name) : "";
+}
+
+// Asks the forkd that keeps its state in FILE to reload, waits, and tells how it went. Returns the
+// exit status.
+int ask_for_reload(const char* path) {
+  const pid_t pid = read_state(path) ? atoi(state_of("pid=")) : 0;
+  const int reloads = atoi(state_of("\nreloads="));
+  if (pid <= 0) {
+    fprintf(stderr, "forkd: no forkd keeps its state in %s\n", path);
+    return exit_failed;
+  }
+  if (kill(pid, SIGHUP) != 0) {
+    fprintf(stderr, "forkd: cannot signal forkd (pid %d): %s\n", pid, strerror(errno));
+    return exit_failed;
+  }
+  do {
+    poll(nullptr, 0, retry_interval);
+    if (!read_state(path) || atoi(state_of("pid=")) != pid) {
+      fprintf(stderr, "forkd: forkd (pid %d) has ended\n", pid);
+      return exit_failed;
+    }
+    if (atoi(state_of("\nreloads=")) == reloads) continue;
+    if (strncmp(state_of("\nreload="), "complete\n", 9) == 0) {
+      puts("reload complete: every worker runs the new code");
+      exit_after_output();
+    }
+  } while (atoi(state_of("\nreloads=")) == reloads ||
+           strncmp(state_of("\nreload="), "failed\n", 7) != 0);
+  fprintf(stderr, "reload failed: %s", state_of("\nreason="));
+  return exit_failed;
+}
+
+// ---- The loop -----------------------------------------------------------------------------------
 
 // Waits for the deadline or a signal, and empties the self-pipe.
 void wait_until(Ms deadline) {
@@ -2390,65 +2279,18 @@ void wait_until(Ms deadline) {
   atomic_store(woken, 0);
 }
 
-// ---------------------------------------------------------------------------------------------
-// forkd --reload FILE
-// ---------------------------------------------------------------------------------------------
-
-// Reads the state that a forkd keeps in FILE, a newline before it. False: no forkd that lives does.
-bool read_state(const char* path, char (&text)[sizeof state_text]) {
-  for (;;) {
-    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) return false;
-    const bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    text[0] = '\n';
-    text[1 + max(0, read(fd, text + 1, sizeof text - 2))] = '\0';
-    struct stat is;
-    const bool is_newest = fstat(fd, &is) == 0 && leads_to(path, is);
-    close(fd);
-    if (is_newest) return is_held;
-  }
+// A turn of the loop: what has happened, what is due, what is to be told.
+void take_turn(Ms now) {
+  close_room();
+  act_on_signals(now);
+  pool.look_at = min(tend_shutdown(now), tend_watchdog(now));
+  for (Slot& slot : slots) look_again(tend(slot, now));
+  tend_trial(now);
+  const Census census = take_census(now);
+  advance_roll(census, now);
+  look_again(notify(census, now));
+  write_state(census, LOG_WARNING);
 }
-
-// The number behind a name, or 0.
-int value_of(const char* text, const char* name) {
-  const char* found = strstr(text, name);
-  return found ? atoi(found + strlen(name)) : 0;
-}
-
-// Asks the forkd that keeps its state in FILE to reload, waits, and tells how it went. Returns the
-// exit status.
-int ask_for_reload(const char* path) {
-  char text[sizeof state_text];
-  if (!read_state(path, text) || value_of(text, "\npid=") <= 0) {
-    fprintf(stderr, "forkd: no forkd keeps its state in %s\n", path);
-    return exit_failed;
-  }
-  const int pid = value_of(text, "\npid="), reloads = value_of(text, "\nreloads=");
-  if (kill(pid, SIGHUP) != 0) {
-    fprintf(stderr, "forkd: cannot signal forkd (pid %d): %s\n", pid, strerror(errno));
-    return exit_failed;
-  }
-  for (;;) {
-    poll(nullptr, 0, retry_interval);
-    if (!read_state(path, text) || value_of(text, "\npid=") != pid) {
-      fprintf(stderr, "forkd: forkd (pid %d) has ended\n", pid);
-      return exit_failed;
-    }
-    if (value_of(text, "\nreloads=") == reloads) continue;
-    if (strstr(text, "\nreload=complete\n")) {
-      puts("reload complete: every worker runs the new code");
-      exit_after_output();
-    }
-    if (strstr(text, "\nreload=failed\n")) {
-      fprintf(stderr, "reload failed: %s", strstr(text, "\nreason=") + strlen("\nreason="));
-      return exit_failed;
-    }
-  }
-}
-
-// ---------------------------------------------------------------------------------------------
-// The pool
-// ---------------------------------------------------------------------------------------------
 
 // Acquires what the master needs. Null, or what could not be made, with errno.
 const char* acquire() {
@@ -2462,7 +2304,7 @@ const char* acquire() {
   return make_environment() ? nullptr : "the environment";
 }
 
-// Releases what acquire() and begin_pool() have acquired.
+// Releases what begin_pool() has acquired.
 void release() {
   close_all_own();
   if (shared) munmap(shared, sizeof(Shared));
@@ -2491,12 +2333,10 @@ bool begin_pool(const Job& job, const Options& options) {
   }
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
-    if (errno == ENOENT && !strchr(job.spec, '/'))
-      log_event(LOG_CRIT,
-                "cannot load %s: %s (a colon makes it PATH:SYMBOL; for a command: env %s)",
-                job.spec, reason, job.spec);
-    else
-      log_event(LOG_CRIT, "cannot load %s: %s", job.spec, reason);
+    const bool is_command = errno == ENOENT && !strchr(job.spec, '/');
+    log_event(LOG_CRIT, "cannot load %s: %s%s%s", job.spec, reason,
+              is_command ? " (a colon makes it PATH:SYMBOL; for a command: env " : "",
+              is_command ? job.spec : "");
     return false;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
@@ -2508,10 +2348,7 @@ int run_pool(const Job& job, const Options& options) {
   if (!begin_pool(job, options)) return exit_failed;
   do {
     wait_until(pool.look_at);
-    const Ms now = clock_ms();
-    close_room();
-    act_on_signals(now);
-    tend_all(now);
+    take_turn(clock_ms());
   } while (!pool.shutdown.begun || any_alive());
   for (const Slot& slot : slots)
     if (slot.state == State::Immune && pool.shutdown.status == 0) return exit_killed;
@@ -2520,7 +2357,7 @@ int run_pool(const Job& job, const Options& options) {
 
 // As PID 1: ends what the workers have left behind in the namespace, before the kernel kills it
 // together with this process. Takes at most the rest of the grace period; a signal after the one
-// that has ended the pool, if one has, cuts it short.
+// that ended the pool, if one did, cuts it short.
 void end_leftovers(Ms grace) {
   const bool was_asked = pool.shutdown.begun && pool.shutdown.status != exit_failed;
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
@@ -2536,9 +2373,7 @@ void end_leftovers(Ms grace) {
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------------------
-// The public functions, and main
-// ---------------------------------------------------------------------------------------------
+// ---- The public functions, and main -------------------------------------------------------------
 
 int forkd_yield() {
   Line* line = self.line;

@@ -204,7 +204,7 @@ END
 @test "a command is what has no colon, even if .so is in its name, and the last colon ends a path" {
   printf '#!/bin/sh\ntouch started; exec sleep 1000\n' >x.so.sh
   chmod +x x.so.sh
-  run_forkd -t 0 -- ./x.so.sh
+  run_forkd -t 0 -w 3 -- ./x.so.sh
   eventually [ -e started ]
   stops_with 0
   # One without a slash is the file here. A slash in the symbol makes no path of the name before it.

@@ -363,7 +363,11 @@ STOPPING=1'
   command -v strace >/dev/null || skip "no strace"
   manager
   # The first message is STATUS, the second READY=1.
-  background strace -o trace -e trace=sendto -e inject=sendto:error=ENOBUFS:when=2 "$FORKD" -t 1000 -w 0 "$W:steady" 2>>log
+  touch slow
+  background strace -o trace -e trace=sendto -e inject=sendto:error=ENOBUFS:when=2 \
+    "$FORKD" -t 1000 -w 0 "$BIN/one.so:slow_start" slow >>out 2>>log
+  eventually heard "STATUS=0 of 1"
+  rm slow
   eventually heard READY=1
   grep READY=1.*INJECTED trace
 }

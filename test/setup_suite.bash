@@ -31,6 +31,7 @@ case $0 in
     ;;
 esac
 SH
+  OPTIMIZE=${OPTIMIZE:--O0} # none: compiling costs more than running
   # All at the same time: compilers are processes like any other.
   local job jobs=
   start so workers workers/workers.cpp
@@ -68,7 +69,7 @@ start() {
 so() {
   local name=$1 source=$2
   shift 2
-  "$CXX" -I"$ROOT" -O0 -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
+  "$CXX" -I"$ROOT" "$OPTIMIZE" -fPIC "$@" -c -o "$BIN/$name.o" "$ROOT/test/$source" &&
     "$CC" $SHARED -pthread -o "$BIN/$name.so" "$BIN/$name.o"
 }
 
@@ -85,7 +86,7 @@ helper() {
 tool() {
   local name=$1
   shift
-  "$CXX" $CPPFLAGS -std=c++20 -O0 -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
+  "$CXX" $CPPFLAGS -std=c++20 "$OPTIMIZE" -fno-exceptions -fno-rtti "$@" -c -o "$BIN/$name.o" "$ROOT/test/tools/$name.cpp" &&
     "$CC" $LDFLAGS -pthread -o "$BIN/$name" "$BIN/$name.o"
 }
 

@@ -71,12 +71,13 @@ target_is() { [ "$(sed -n 's/.*the target is now //p' log | tail -n 1)" = "$1" ]
 @test "no task is ever cut in half by USR1, USR2, HUP and TERM, to the master or to every process of the pool" {
   run_forkd -w 0 -n 3 "$W:tasks" tally
   eventually test -s tally
-  for name in USR1 USR2 HUP USR1 USR2 USR2 HUP USR1 HUP; do signal $name; done
   # As pkill sends it; a worker may just have ended.
   for round in 1 2 3; do kill -HUP "$master" $(living "$master") || :; done
   eventually logged "reload complete"
-  signal USR1
-  eventually has_workers 4
+  eventually has_workers 3
+  for name in USR1 USR2 HUP USR1 USR2 USR2 HUP USR1 HUP; do signal $name; done
+  # How many of these were pending together, and so became one, nobody can know.
+  eventually logged_at_least 2 "reload complete"
   stops_with 0
   [ "$(grep -c begin tally)" -eq "$(grep -c end tally)" ]
   logged_times 0 "ended by signal"

@@ -186,8 +186,10 @@ ssize_t read_all(char*) {
 #define waitpid(pid, status, flags) reap(pid, status)
 #define write(fd, data, size) (fd == STDERR_FILENO ? take_line(data, size) : ++bytes_in_pipe)
 #define main forkd_main
+#define take_turn forkd_turn
 #include "../forkd.cpp"
 #undef main
+#undef take_turn
 #undef fork
 #undef waitpid
 
@@ -224,7 +226,7 @@ bool is_old(const Worker& w) { return w.pid && slots[w.number].code != pool_code
 // Whether it may count as healthy; or, with a delay, has to. Waits are no longer than a second.
 bool is_healthy(const Worker& w, Ms delay = 0) {
   const Ms time = awake() - delay + (delay ? 0 : 1000 * w.freezes);
-  const Ms proof = min(proof_of_life, pool.options.warm_up);
+  const Ms proof = min(second, pool.options.warm_up);
   const bool ripe = !pool.options.timeout && time >= w.loaded_at + warm_up();
   const bool proven = has_yielded(w) && time >= w.first_yield_at + proof;
   return w.pid && is_loaded(w) && (proven || ripe);
@@ -296,9 +298,9 @@ void check_abort(const Worker& w) {
 
 // Whether a shutdown has come to where it kills.
 bool is_over(Ms tolerance = 0) {
-  const Ms grace = pool.options.grace, second = seen.first_stop + second_signal;
+  const Ms grace = pool.options.grace, second_at = seen.first_stop + echo_time;
   const bool grace_over = grace && clock() >= pool.shutdown.since + grace;
-  return pool.shutdown.begun && (grace_over || seen.last_stop > second - tolerance);
+  return pool.shutdown.begun && (grace_over || seen.last_stop > second_at - tolerance);
 }
 
 void check_kill(const Worker& w) {
@@ -563,10 +565,8 @@ void take_turn() {
   // It has noticed a pause when poll(2) returned.
   if (now - deadline > pause_slack) paused += now - deadline;
   wait_until(clock());
-  close_room();
-  act_on_signals(clock());
-  tend_all(clock());
-  turned = waiting = true;
+    forkd_turn(clock());
+turned = waiting = true;
   in_worker = w;
 }
 
@@ -682,7 +682,7 @@ pid_t reap(pid_t pid, int* status) {
   if (w.pid != pid) broken("%d is no worker", pid);
   if (w.life != Life::Dead) return 0;
   const bool spared = w.asked_at != never || is_old(w) || w.status == 0;
-  const bool lived = clock() >= w.forked_at + proof_of_life;
+  const bool lived = clock() >= w.forked_at + second;
   w.brief = w.status == 0 && is_loaded(w) && w.asked_at == never;
   w.away = is_away(w) && !w.brief;
   // forkd may see late that one that did not yield is healthy.

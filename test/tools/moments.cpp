@@ -73,7 +73,7 @@ static void read_log(Run& run) {
 
 [[noreturn]] static void fail(const Run& run, const char* what, long number) {
   kill(run.pid, SIGKILL);
-  printf("%s %lx; it has written:\n%s", what, static_cast<unsigned long>(number), run.text);
+  printf("%s %ld; it has written:\n%s", what, number, run.text);
   exit(1);
 }
 
@@ -135,6 +135,8 @@ int main(int argc, char** argv) {
       early++;
     else
       fail(run, "status", status);
+    if (!at_start && (strstr(run.text, "the target") || strstr(run.text, "reload")))
+      fail(run, "acted on, after us:", delay);
     inside += !over;
     if (over && inside >= count / 2) break;
     if (over) {  // it was faster than the first time
