@@ -101,11 +101,10 @@ struct forkd_options {
 };
 
 /* Makes the caller the master: runs a pool of workers until it has ended, and returns the exit
-   status of forkd(1). Null options mean the defaults. To be called before the first thread is
-   started: the child of a process with threads may not run arbitrary code (POSIX, fork). Returns -1
-   with errno set, and nothing started: EINVAL for an option out of range, a null function, bad
-   arguments, or a call within a worker or within forkd_run(); or the errno of pthread_atfork(3) or
-   sigaction(2). */
+   status of forkd(1). Null options: the defaults. Call it before the first thread is started: the
+   child of a process with threads may not run arbitrary code (POSIX, fork). Returns -1 with errno
+   set, and nothing started: EINVAL for a bad option or argument, a null function, or a call within
+   a worker or within forkd_run(); or the errno of pthread_atfork(3) or sigaction(2). */
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* options);
 
 #ifdef __cplusplus
@@ -137,10 +136,9 @@ constexpr Ms pause_slack = 10;   // a wakeup this late is no pause
 constexpr Ms longest_turn = 20;  // of the loop, while there are more workers to start
 constexpr Ms echo_time = 100;    // a stop signal this much later is a second request, not an echo
 constexpr Ms leftover_interval = 50;  // between two looks whether a group or namespace is empty
-constexpr Ms retry_interval =
-    100;                          // while the service manager's queue is full, or a reload goes on
-constexpr int turn_after = 2;     // failures in a row under a number until a roll goes back
-constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
+constexpr Ms retry_interval = 100;  // while a full queue, or another forkd's reload, is waited for
+constexpr int turn_after = 2;       // failures in a row under a number until a roll goes back
+constexpr int give_up_after = 5;    // failures in a row of every worker, when none was ever healthy
 
 constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
 constexpr int exit_usage = 2;
@@ -267,13 +265,6 @@ int parse_number(const char* text, int highest) {
   return good ? static_cast<int>(number) : -1;
 }
 
-int parse_workers(const char* text) {
-  const int number = parse_number(text, max_workers);
-  if (number > 0) return number;
-  usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
-              max_workers);
-}
-
 constexpr double longest_seconds = 1e9;
 
 // Seconds to milliseconds. A positive time stays positive, since 0 means never or for ever.
@@ -295,23 +286,19 @@ int parse_level(const char* text) {
   usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
 }
 
-Address parse_path(const char* text) {
-  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_un), .all = false};
-  sockaddr_un& name = address.name.path = {};
-  if (strncmp(text, "unix:", 5) == 0)
-    usage_error("wrong address '%s': give the path alone: %s", text, text + 5);
-  if (strlen(text) >= sizeof name.sun_path)
-    usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text,
-                sizeof name.sun_path - 1);
-  name.sun_family = AF_UNIX;
-  strcpy(name.sun_path, text);
-  return address;
-}
-
 // Numbers only: the master must not wait for a resolver.
 Address parse_address(const char* text) {
-  if (strchr(text, '/')) return parse_path(text);
   Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
+  if (strchr(text, '/')) {
+    sockaddr_un& name = address.name.path = {};
+    if (strlen(text) >= sizeof name.sun_path)
+      usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text,
+                  sizeof name.sun_path - 1);
+    address.size = sizeof name;
+    name.sun_family = AF_UNIX;
+    strcpy(name.sun_path, text);
+    return address;
+  }
   const char* colon = strrchr(text, ':');
   const int port = colon ? parse_number(colon + 1, 65535) : -1;
   const size_t length = colon ? static_cast<size_t>(colon - text) : 0;
@@ -340,11 +327,6 @@ Address parse_address(const char* text) {
   return address;
 }
 
-void add_address(const char* text) {
-  if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
-  addresses[address_count++] = parse_address(text);
-}
-
 // Ends after output. A full disk or a closed pipe is a failure, so that a script notices.
 [[noreturn]] void exit_after_output() {
   exit(fflush(stdout) != 0 || ferror(stdout) ? exit_failed : 0);
@@ -366,7 +348,10 @@ constexpr struct Choice {
   void (*take)(Options&, const char* argument);
 } choices[] = {
     {'b', "bind", "ADDRESS", "listen there, and hand the socket to every worker",
-     [](Options&, const char* text) { add_address(text); }},
+     [](Options&, const char* text) {
+       if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
+       addresses[address_count++] = parse_address(text);
+     }},
     {'c', "canary", "SECONDS", "how much longer a reload tries the new code (0)",
      [](Options& o, const char* text) { o.canary = parse_seconds("canary time", text); }},
     {'g', "grace", "SECONDS", "time until a shutdown kills; 0: for ever (8)",
@@ -375,7 +360,12 @@ constexpr struct Choice {
     {'l', "log-level", "LEVEL", "debug, info, warning, error or critical (info)",
      [](Options& o, const char* text) { o.log_level = parse_level(text); }},
     {'n', "num-workers", "N", "initial number of workers, 1 to 1024 (1)",
-     [](Options& o, const char* text) { o.workers = parse_workers(text); }},
+     [](Options& o, const char* text) {
+       o.workers = parse_number(text, max_workers);
+       if (o.workers < 0)
+         usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
+                     max_workers);
+     }},
     {'s', "state", "FILE", "keep the state of the pool in FILE",
      [](Options& o, const char* text) { o.state = text; }},
     {'t', "timeout", "SECONDS", "replace a worker that does not yield; 0: never (0)",
@@ -455,8 +445,9 @@ Job parse_job(int argc, char** argv) {
   if (!colon && size >= 3 && strcmp(job.spec + size - 3, ".so") == 0)
     usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
   if (!colon) return job;
-  if (colon == job.spec) usage_error("worker '%s' has an empty path: give PATH:SYMBOL", job.spec);
-  if (!colon[1]) usage_error("worker '%s' has an empty symbol: give PATH:SYMBOL", job.spec);
+  if (colon == job.spec || !colon[1])
+    usage_error("worker '%s' has an empty %s: give PATH:SYMBOL", job.spec,
+                colon[1] ? "path" : "symbol");
   // dlopen(3) searches the library path for a name without a slash.
   static char path[PATH_MAX];
   const int length = static_cast<int>(colon - job.spec);
@@ -532,11 +523,8 @@ bool leads_to(const char* path, const struct stat& file) {
   return stat(path, &is) == 0 && same_file(is, file);
 }
 
-// Writes a byte into a non-blocking pipe. If it is full, it is readable already. (The `if` is for
-// the compiler, which warns of an unused result.)
-void write_byte(int pipe) {
-  if (write(pipe, "", 1) < 0) return;
-}
+// Writes a byte into a non-blocking pipe. If it is full, it is readable already.
+void write_byte(int pipe) { (void)!write(pipe, "", 1); }
 
 // ---- Differences between systems ----------------------------------------------------------------
 
@@ -624,15 +612,11 @@ const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
 
 pid_t master_pid;
 
-// Workers and the caller share standard error, so forkd must not make it non-blocking. How the log
-// is written all the same, so that nothing holds the master up:
-enum class Sink {
-  File,    // never blocks; or a pipe or terminal that was opened again as `log_again`
-  Socket,  // send(2) can be told not to block
-  Pipe,    // or terminal that cannot be opened again: poll(2), then write(2)
-};
-
-Sink log_sink = Sink::File;
+// Workers and the caller share standard error, so forkd must not make it non-blocking. It writes to
+// `log_again`; to a socket by send(2), which can be told not to block; and to a pipe or terminal
+// that cannot be opened again after poll(2). A file never blocks.
+bool log_is_socket = false;
+bool log_needs_poll = false;
 bool log_is_journal = false;
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // lost, and not yet reported
@@ -641,10 +625,9 @@ bool line_is_open = false;   // only part of the last line was written
 void open_log() {
   struct stat is {};
   fstat(STDERR_FILENO, &is);
-  log_sink = S_ISSOCK(is.st_mode) ? Sink::Socket : Sink::File;
-  if ((S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
-      !keep_own(log_again, reopen_standard_error()))
-    log_sink = Sink::Pipe;
+  log_is_socket = S_ISSOCK(is.st_mode);
+  log_needs_poll = (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
+                   !keep_own(log_again, reopen_standard_error());
   // Whether it is the journal's (systemd.exec(5)).
   const char* stream = getenv("JOURNAL_STREAM");
   char named[64];
@@ -662,10 +645,9 @@ int print_prefix(char* text, size_t size, int level) {
 
 ssize_t write_line(const char* text, size_t length) {
   pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  if (log_sink == Sink::Socket) return send(out.fd, text, length, MSG_DONTWAIT);
+  if (log_is_socket) return send(out.fd, text, length, MSG_DONTWAIT);
   // macOS cannot poll terminals and /dev/null, and calls them invalid.
-  if (log_sink == Sink::Pipe && (poll(&out, 1, 0) != 1 || !(out.revents & (POLLOUT | POLLNVAL))))
-    return -1;
+  if (log_needs_poll && (poll(&out, 1, 0) != 1 || !(out.revents & (POLLOUT | POLLNVAL)))) return -1;
   return write(log_again >= 0 ? log_again : out.fd, text, length);
 }
 
@@ -769,17 +751,8 @@ const char* listen_error(const Address& address, int reason) {
   struct stat is;
   if (is_path && reason == EADDRINUSE && lstat(address.text, &is) == 0 && !S_ISSOCK(is.st_mode))
     return "the file exists and is not a socket";
-  if (!is_path && reason == EACCES)
-    return "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket from the service manager";
+  if (!is_path && reason == EACCES) return "a port below 1024 needs CAP_NET_BIND_SERVICE";
   return strerror(reason);
-}
-
-// Moves a socket to the descriptor where workers expect it. What is open there is closed:
-// sd_listen_fds(3) fixes the numbers.
-bool place_socket(int fd, int place) {
-  if (fd < 0 || (fd != place && dup2(fd, place) < 0)) return false;
-  if (fd != place) close(fd);
-  return true;
 }
 
 // Opens the sockets and sets the variables that describe them. False on failure, already reported.
@@ -788,10 +761,13 @@ bool open_sockets() {
     const int place = first_socket + i;
     Address* address = i < given_sockets ? nullptr : &addresses[i - given_sockets];
     const bool is_path = address && address->name.any.sa_family == AF_UNIX;
-    if (address && !place_socket(is_path ? listen_on_path(*address) : listen_on(*address), place)) {
+    const int fd = !address ? place : is_path ? listen_on_path(*address) : listen_on(*address);
+    // What is open in its place is closed: sd_listen_fds(3) fixes the numbers.
+    if (fd < 0 || (fd != place && dup2(fd, place) < 0)) {
       log_event(LOG_CRIT, "cannot listen on %s: %s", address->text, listen_error(*address, errno));
       return false;
     }
+    if (fd != place) close(fd);
     if (fcntl(place, F_SETFD, FD_CLOEXEC) != 0) {
       log_event(LOG_CRIT, "LISTEN_FDS is %d, but descriptor %d is not open", given_sockets, place);
       return false;
@@ -2015,18 +1991,14 @@ void shrink() {
   retire(slot);
 }
 
-void on_stop_signal(Ms now) {
-  if (!pool.shutdown.begun) {
-    log_event(LOG_INFO, "shutting down");
-    begin_shutdown(now, 0);
-  }
-  if (atomic_load(stop_requests) > 1) kill_all();
-}
-
 // Acts on the signals that arrived since the last turn. A shutdown ignores USR1, USR2 and HUP.
 void act_on_signals(Ms now) {
   // Before reap(): a worker ended by the signal that also asks for the shutdown has not failed.
-  if (consume(OnStop) > 0) on_stop_signal(now);
+  if (consume(OnStop) > 0) {
+    if (!pool.shutdown.begun) log_event(LOG_INFO, "shutting down");
+    if (!pool.shutdown.begun) begin_shutdown(now, 0);
+    if (atomic_load(stop_requests) > 1) kill_all();
+  }
   if (consume(OnChild) > 0) reap(now);
   for (int count = consume(OnGrow); count > 0 && !pool.shutdown.begun; count--) grow(now);
   for (int count = consume(OnShrink); count > 0 && !pool.shutdown.begun; count--) shrink();
@@ -2140,29 +2112,35 @@ Ms notify(const Census& census, Ms now) {
 char state_text[PATH_MAX + 1024];  // what FILE of -s holds, or was to hold at the last try
 bool state_failed;                 // that could not be written, and the log says so
 
-// Puts a new file, locked, in the place of FILE: so a reader sees either of them whole. False, with
-// errno.
-bool replace_state(const char* path) {
+// Puts a new file, locked, in the place of FILE: so a reader sees either of them whole. Null, or
+// why that failed.
+const char* replace_state(const char* path) {
+  struct stat is {};
+  const int standing = state_fd < 0 ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+  const bool is_held = standing >= 0 && flock(standing, LOCK_EX | LOCK_NB) != 0;
+  const bool is_other = standing >= 0 && fstat(standing, &is) == 0 && !S_ISREG(is.st_mode);
+  if (standing >= 0) close(standing);
+  if (is_held) return "another forkd keeps its state there";
+  if (is_other) return "not a regular file";
   char next[PATH_MAX];
-  errno = ENAMETOOLONG;
-  if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return false;
+  if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return strerror(ENAMETOOLONG);
   const int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return false;
   const size_t size = strlen(state_text);
-  errno = ENOSPC;  // if write(2) takes only a part
-  if (flock(fd, LOCK_EX | LOCK_NB) == 0 &&
+  if (fd >= 0) errno = ENOSPC;  // if write(2) takes only a part
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
       write(fd, state_text, size) == static_cast<ssize_t>(size) && rename(next, path) == 0)
-    return keep_own(state_fd, fd);
+    return keep_own(state_fd, fd) ? nullptr : strerror(errno);
   const KeepErrno keep;
+  if (fd >= 0) close(fd);
   unlink(next);
-  close(fd);
-  return false;
+  return strerror(keep.value);
 }
 
 // Writes the state if it has changed. False, already reported: that failed.
 bool write_state(const Census& census, int level) {
   const Reload& reload = pool.reload;
-  if (!pool.options.state) return true;
+  const char* path = pool.options.state;
+  if (!path) return true;
   char worker[PATH_MAX], text[sizeof state_text];
   snprintf(worker, sizeof worker, "%s", pool.job.spec);
   make_printable(worker);
@@ -2173,28 +2151,10 @@ bool write_state(const Census& census, int level) {
       stage_names[static_cast<int>(reload.stage)], reload.reason);
   if (strcmp(text, state_text) == 0) return true;
   strcpy(state_text, text);
-  const bool written = replace_state(pool.options.state);
-  if (!written && !state_failed)
-    log_event(level, "cannot write %s: %s", pool.options.state, strerror(errno));
-  state_failed = !written;
-  return written;
-}
-
-// Writes FILE for the first time. False, already reported: it cannot be written, or another forkd
-// holds it.
-bool begin_state() {
-  const char* path = pool.options.state;
-  if (!path) return true;
-  const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  struct stat is {};
-  const bool is_other = fd >= 0 && fstat(fd, &is) == 0 && !S_ISREG(is.st_mode);
-  const bool is_held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0;
-  if (is_other || is_held)
-    log_event(LOG_CRIT, "cannot write %s: %s", path,
-              is_other ? "not a regular file" : "another forkd keeps its state there");
-  const bool good = !is_other && !is_held && write_state({}, LOG_CRIT);
-  if (fd >= 0) close(fd);
-  return good;
+  const char* reason = replace_state(path);
+  if (reason && !state_failed) log_event(level, "cannot write %s: %s", path, reason);
+  state_failed = reason != nullptr;
+  return !reason;
 }
 
 void remove_state() {
@@ -2238,21 +2198,21 @@ int ask_for_reload(const char* path) {
     fprintf(stderr, "forkd: cannot signal forkd (pid %d): %s\n", pid, strerror(errno));
     return exit_failed;
   }
-  do {
+  for (;;) {
     poll(nullptr, 0, retry_interval);
     if (!read_state(path) || atoi(state_of("pid=")) != pid) {
       fprintf(stderr, "forkd: forkd (pid %d) has ended\n", pid);
       return exit_failed;
     }
     if (atoi(state_of("\nreloads=")) == reloads) continue;
-    if (strncmp(state_of("\nreload="), "complete\n", 9) == 0) {
-      puts("reload complete: every worker runs the new code");
-      exit_after_output();
+    if (strncmp(state_of("\nreload="), "failed\n", 7) == 0) {
+      fprintf(stderr, "reload failed: %s", state_of("\nreason="));
+      return exit_failed;
     }
-  } while (atoi(state_of("\nreloads=")) == reloads ||
-           strncmp(state_of("\nreload="), "failed\n", 7) != 0);
-  fprintf(stderr, "reload failed: %s", state_of("\nreason="));
-  return exit_failed;
+    if (strncmp(state_of("\nreload="), "complete\n", 9) != 0) continue;
+    puts("reload complete: every worker runs the new code");
+    exit_after_output();
+  }
 }
 
 // ---- The loop -----------------------------------------------------------------------------------
@@ -2267,14 +2227,11 @@ void wait_until(Ms deadline) {
   // If poll(2) overslept, nothing could run: the container was frozen, say.
   const Ms late = timeout < 0 ? 0 : clock_ms() - (now + timeout);
   if (late > pause_slack) paused += late;
-  if (events < 0 && errno != EINTR) {
-    const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};  // no memory: do not spin
-    nanosleep(&pause, nullptr);
-  }
+  const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};
+  if (events < 0 && errno != EINTR) nanosleep(&pause, nullptr);  // no memory: do not spin
   char bytes[16];
-  if (read(wake_read, bytes, sizeof bytes) < 0) {
-    // No byte: the deadline came first, or the byte is not written yet and will end the next wait.
-  }
+  // It may find no byte: the deadline came first, or the byte comes late and ends the next wait.
+  (void)!read(wake_read, bytes, sizeof bytes);
   // Cleared before the counters are taken: a signal from here on writes a byte again.
   atomic_store(woken, 0);
 }
@@ -2290,18 +2247,6 @@ void take_turn(Ms now) {
   advance_roll(census, now);
   look_again(notify(census, now));
   write_state(census, LOG_WARNING);
-}
-
-// Acquires what the master needs. Null, or what could not be made, with errno.
-const char* acquire() {
-  int ends[2];
-  if (!open_pipe(ends) || !keep_own(wake_read, ends[0]) || !keep_own(wake_write, ends[1]))
-    return "a pipe";
-  void* memory =
-      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return "shared memory";
-  shared = static_cast<Shared*>(memory);
-  return make_environment() ? nullptr : "the environment";
 }
 
 // Releases what begin_pool() has acquired.
@@ -2325,10 +2270,17 @@ bool begin_pool(const Job& job, const Options& options) {
   log_level = options.log_level;
   if (!job.function) count_sockets();
   open_log();
-  if (!begin_state() || (!job.function && !open_sockets())) return false;
+  if (!write_state({}, LOG_CRIT) || (!job.function && !open_sockets())) return false;
   open_notify();
-  if (const char* missing = acquire()) {
-    log_event(LOG_CRIT, "cannot make %s: %s", missing, strerror(errno));
+  int ends[2];
+  const bool has_pipe =
+      open_pipe(ends) && keep_own(wake_read, ends[0]) && keep_own(wake_write, ends[1]);
+  void* memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory != MAP_FAILED) shared = static_cast<Shared*>(memory);
+  if (!has_pipe || !shared || !make_environment()) {
+    log_event(LOG_CRIT, "cannot make %s: %s", has_pipe ? "shared memory" : "a pipe",
+              strerror(errno));
     return false;
   }
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
