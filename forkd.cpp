@@ -270,61 +270,71 @@ constexpr double longest_seconds = 1e9;
 // Seconds to milliseconds. A positive time stays positive, since 0 means never or for ever.
 Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
-// strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.
-Ms parse_seconds(const char* option, const char* text) {
+// What takes an option's argument: returns null, or what would be right.
+template <Ms Options::*member>
+const char* take(Options& options, const char* text) {
   char* end;
   const double seconds = strtod(text, &end);
-  if (end != text && !text[strspn(text, "0123456789.")] && !*end && seconds <= longest_seconds)
-    return to_ms(seconds);
-  usage_error("wrong %s '%s': must be seconds from 0 to %.0f, such as 8 or 0.5", option, text,
-              longest_seconds);
+  // strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.
+  if (end == text || *end || text[strspn(text, "0123456789.")] || seconds > longest_seconds)
+    return "must be seconds from 0 to 1000000000, such as 8 or 0.5";
+  options.*member = to_ms(seconds);
+  return nullptr;
 }
-
-int parse_level(const char* text) {
-  for (int level = LOG_CRIT; level <= LOG_DEBUG; level++)
-    if (level_names[level] && strcmp(text, level_names[level]) == 0) return level;
-  usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
+template <const char* Options::*member>
+const char* take(Options& options, const char* text) {
+  options.*member = text;
+  return nullptr;
+}
+const char* take_workers(Options& options, const char* text) {
+  options.workers = parse_number(text, max_workers);
+  return options.workers > 0 ? nullptr : "must be a whole number from 1 to 1024";
+}
+const char* take_level(Options& options, const char* text) {
+  int& level = options.log_level;
+  for (level = LOG_DEBUG; level >= LOG_CRIT; level--)
+    if (level_names[level] && strcmp(text, level_names[level]) == 0) return nullptr;
+  return "must be debug, info, warning, error or critical";
 }
 
 // Numbers only: the master must not wait for a resolver.
-Address parse_address(const char* text) {
-  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
+const char* take_address(Options&, const char* text) {
+  if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
+  Address& address = addresses[address_count++];
+  address.text = text;
   if (strchr(text, '/')) {
-    sockaddr_un& name = address.name.path = {};
+    sockaddr_un& name = address.name.path;
     if (strlen(text) >= sizeof name.sun_path)
-      usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text,
+      usage_error("wrong --bind '%s': the path of a socket has at most %zu bytes", text,
                   sizeof name.sun_path - 1);
     address.size = sizeof name;
     name.sun_family = AF_UNIX;
     strcpy(name.sun_path, text);
-    return address;
+    return nullptr;
   }
   const char* colon = strrchr(text, ':');
-  const int port = colon ? parse_number(colon + 1, 65535) : -1;
   const size_t length = colon ? static_cast<size_t>(colon - text) : 0;
   char host[INET6_ADDRSTRLEN + 2] = "";
   bool good = colon && length < sizeof host;
   if (good) memcpy(host, text, length);
-  if (good && (length == 0 || (host[0] == '[' && host[length - 1] == ']'))) {
-    sockaddr_in6& name = address.name.v6 = {};
+  const int port = good ? parse_number(colon + 1, 65535) : -1;
+  address.all = length == 0;
+  if (address.all || (host[0] == '[' && host[length - 1] == ']')) {
+    sockaddr_in6& name = address.name.v6;
     address.size = sizeof name;
-    address.all = length == 0;
     name.sin6_family = AF_INET6;
     name.sin6_port = htons(static_cast<in_port_t>(port));
     if (!address.all) host[length - 1] = '\0';
-    good = address.all || inet_pton(AF_INET6, host + 1, &name.sin6_addr) == 1;
+    good = good && (address.all || inet_pton(AF_INET6, host + 1, &name.sin6_addr) == 1);
   } else {
-    sockaddr_in& name = address.name.v4 = {};
+    sockaddr_in& name = address.name.v4;
+    address.size = sizeof name;
     name.sin_family = AF_INET;
     name.sin_port = htons(static_cast<in_port_t>(port));
     good = good && inet_pton(AF_INET, host, &name.sin_addr) == 1;
   }
-  if (!good)
-    usage_error("wrong address '%s': must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a "
-                "path with a slash",
-                text);
-  if (port < 0) usage_error("wrong address '%s': the port must be a number from 1 to 65535", text);
-  return address;
+  if (!good) return "must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a path with a slash";
+  return port > 0 ? nullptr : "the port must be a number from 1 to 65535";
 }
 
 // Ends after output. A full disk or a closed pipe is a failure, so that a script notices.
@@ -332,52 +342,34 @@ Address parse_address(const char* text) {
   exit(fflush(stdout) != 0 || ferror(stdout) ? exit_failed : 0);
 }
 
-[[noreturn]] void print_version() {
+[[noreturn]] const char* print_help(Options&, const char*);
+[[noreturn]] const char* print_version(Options&, const char*) {
   printf("forkd %s\n", version);
   exit_after_output();
 }
-
-[[noreturn]] void print_help();
 
 // The options: each is spelt here, and nowhere else.
 constexpr struct Choice {
   char letter;  // 0: none
   const char* name;
   const char* argument;  // its name; null: the option takes none
+  const char* (*take)(Options&, const char* argument);
   const char* help;
-  void (*take)(Options&, const char* argument);
 } choices[] = {
-    {'b', "bind", "ADDRESS", "listen there, and hand the socket to every worker",
-     [](Options&, const char* text) {
-       if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
-       addresses[address_count++] = parse_address(text);
-     }},
-    {'c', "canary", "SECONDS", "how much longer a reload tries the new code (0)",
-     [](Options& o, const char* text) { o.canary = parse_seconds("canary time", text); }},
-    {'g', "grace", "SECONDS", "time until a shutdown kills; 0: for ever (8)",
-     [](Options& o, const char* text) { o.grace = parse_seconds("grace period", text); }},
-    {'h', "help", nullptr, "show this", [](Options&, const char*) { print_help(); }},
-    {'l', "log-level", "LEVEL", "debug, info, warning, error or critical (info)",
-     [](Options& o, const char* text) { o.log_level = parse_level(text); }},
-    {'n', "num-workers", "N", "initial number of workers, 1 to 1024 (1)",
-     [](Options& o, const char* text) {
-       o.workers = parse_number(text, max_workers);
-       if (o.workers < 0)
-         usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
-                     max_workers);
-     }},
-    {'s', "state", "FILE", "keep the state of the pool in FILE",
-     [](Options& o, const char* text) { o.state = text; }},
-    {'t', "timeout", "SECONDS", "replace a worker that does not yield; 0: never (0)",
-     [](Options& o, const char* text) { o.timeout = parse_seconds("timeout", text); }},
-    {'V', "version", nullptr, "show the version", [](Options&, const char*) { print_version(); }},
-    {'w', "warm-up", "SECONDS", "time for a worker to set itself up (8)",
-     [](Options& o, const char* text) { o.warm_up = parse_seconds("warm-up", text); }},
-    {0, "reload", "FILE", "make the forkd that has -s FILE reload; tell how it went",
-     [](Options& o, const char* text) { o.reload = text; }},
+    {'b', "bind", "ADDRESS", take_address, "listen there, and hand the socket to every worker"},
+    {'c', "canary", "SECONDS", take<&Options::canary>, "how much longer new code is tried (0)"},
+    {'g', "grace", "SECONDS", take<&Options::grace>, "until a shutdown kills; 0: for ever (8)"},
+    {'h', "help", nullptr, print_help, "show this"},
+    {'l', "log-level", "LEVEL", take_level, "debug, info, warning, error or critical (info)"},
+    {'n', "num-workers", "N", take_workers, "initial number of workers, 1 to 1024 (1)"},
+    {'s', "state", "FILE", take<&Options::state>, "keep the state of the pool in FILE"},
+    {'t', "timeout", "SECONDS", take<&Options::timeout>, "replace a hung worker; 0: never (0)"},
+    {'V', "version", nullptr, print_version, "show the version"},
+    {'w', "warm-up", "SECONDS", take<&Options::warm_up>, "time for a worker to set itself up (8)"},
+    {0, "reload", "FILE", take<&Options::reload>, "make the forkd with -s FILE reload, and wait"},
 };
 
-[[noreturn]] void print_help() {
+[[noreturn]] const char* print_help(Options&, const char*) {
   printf("usage: forkd [option ...] worker [argument ...]\n"
          "       forkd --reload file\n\n"
          "Keep a pool of worker processes alive. A worker is PATH:SYMBOL, a function in a\n"
@@ -386,7 +378,7 @@ constexpr struct Choice {
     const char letter[] = {'-', choice.letter, ',', '\0'};
     char form[32];
     snprintf(form, sizeof form, "--%s %s", choice.name, choice.argument ? choice.argument : "");
-    printf("  %3s %-22s %s\n", choice.letter ? letter : "", form, choice.help);
+    printf("  %3s %-21s %s\n", choice.letter ? letter : "", form, choice.help);
   }
   printf("\nUSR1 adds a worker, USR2 removes one, HUP tries new code and then replaces the\n"
          "workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n");
@@ -412,11 +404,14 @@ Options parse_options(int argc, char** argv) {
     if (c == ':') usage_error("option '%s' needs an argument", argv[argc - 1]);
     // A short option may be part of a group (-xh), so name only its letter.
     if (c == '?' && optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
-    if (c == '?')
-      usage_error(optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'",
-                  static_cast<int>(strcspn(argv[optind - 1], "=")), argv[optind - 1]);
-    for (int i = 0; i < count; i++)
-      if (c == choices[i].letter || c == long_values + i) choices[i].take(options, optarg);
+    const char* form = optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'";
+    const char* word = argv[optind - 1];
+    if (c == '?') usage_error(form, static_cast<int>(strcspn(word, "=")), word);
+    for (const Choice& choice : choices) {
+      if (c != choice.letter && c != long_values + (&choice - choices)) continue;
+      const char* wrong = choice.take(options, optarg);
+      if (wrong) usage_error("wrong --%s '%s': %s", choice.name, optarg, wrong);
+    }
   }
   return options;
 }
@@ -426,22 +421,21 @@ bool convert(const forkd_options& given, Options& options) {
   const auto good = [](double seconds) { return seconds >= 0 && seconds <= longest_seconds; };
   if (!good(given.grace) && !(given.grace < 0)) return false;
   if (!good(given.timeout) || !good(given.warm_up) || !good(given.canary)) return false;
-  if (given.num_workers != 0) options.workers = given.num_workers;
-  if (given.grace != 0) options.grace = to_ms(given.grace);
   options.timeout = to_ms(given.timeout);
-  if (given.warm_up != 0) options.warm_up = to_ms(given.warm_up);
   options.canary = to_ms(given.canary);
+  if (given.grace != 0) options.grace = to_ms(given.grace);
+  if (given.warm_up != 0) options.warm_up = to_ms(given.warm_up);
+  if (given.num_workers != 0) options.workers = given.num_workers;
   if (given.log_level != 0) options.log_level = given.log_level;
   return options.workers >= 1 && options.workers <= max_workers && options.log_level >= LOG_CRIT &&
          options.log_level <= LOG_DEBUG && level_names[options.log_level];
 }
 
 Job parse_job(int argc, char** argv) {
-  if (argc == 0) usage_error("no worker: give PATH:SYMBOL, or a command");
+  if (argc == 0 || !*argv[0]) usage_error("no worker: give PATH:SYMBOL, or a command");
   Job job{.spec = argv[0], .argc = argc, .argv = argv};
   const size_t size = strlen(job.spec);
   const char* colon = strrchr(job.spec, ':');
-  if (size == 0) usage_error("empty worker '': give PATH:SYMBOL, or a command");
   if (!colon && size >= 3 && strcmp(job.spec + size - 3, ".so") == 0)
     usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
   if (!colon) return job;
