@@ -2,20 +2,18 @@
 //
 // One process, the master, keeps a table of slots, one for each worker number. A slot holds at most
 // one process. The master alone changes slots, and only in its loop: wait, take the signals, reap,
-// tend every slot, count, tell. tend() is all that happens to a worker; its comment shows the
-// states.
+// tend every slot, count, tell. tend() is all that happens to a worker.
 //
 // The signal handler only counts a signal and writes a byte into a pipe that ends the wait: no
 // signal is lost, and none interrupts other work. Nothing else waits. Whatever must happen later is
 // a deadline in a slot or in the pool; each function that does what is due returns the next one.
-// Without a deadline the master sleeps until a signal arrives. Its clock stands still while the
-// container is frozen.
+// Without a deadline the master sleeps until a signal arrives.
 //
-// A slot holds a pid until the process has been reaped, and the master signals only pids that a
-// slot holds: so it never signals a reused pid. A worker is forked with all signals blocked, so
-// none reaches it before it has handlers of its own. It loads the user's code itself; the master
-// never runs any. Both share one cache line for each worker: the master writes the request to end,
-// the worker counts its yields, and neither needs a system call or a lock.
+// The master signals only pids that a slot holds, which it does until it has reaped the process: so
+// it never signals a reused pid. A worker is forked with all signals blocked, so none reaches it
+// before it has handlers of its own. It loads the user's code itself; the master never runs any.
+// Both share one cache line for each worker: the master writes the request to end, the worker
+// counts its yields, and neither needs a system call or a lock.
 //
 // The pool runs one file, which the master keeps open: its code. A reload tries the file now at the
 // path with one extra worker, in a slot behind all numbers. If that fails, nothing changes. If it
@@ -54,8 +52,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// There are two kinds of system: Linux and POSIX. FORKD_PORTABLE makes Linux a POSIX system, so
-// that the tests can run there what the others get.
+// Two kinds of system: Linux and POSIX. With FORKD_PORTABLE the tests run on Linux what others get.
 #if defined __linux__ && !defined FORKD_PORTABLE
 #define FORKD_LINUX
 #include <sys/prctl.h>
@@ -145,8 +142,8 @@ constexpr int exit_usage = 2;
 constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
 // For memory that another process, thread or signal handler may use at the same time. Sequentially
-// consistent, because each side writes its own flag and then reads the other's, and at least one of
-// the two must see both flags set. Only forkd_yield() is hot; it uses relaxed loads.
+// consistent: each side writes its own flag and then reads the other's, and one of the two must see
+// both flags set. Only forkd_yield() is hot; it uses relaxed loads.
 template <typename T>
 T atomic_load(const T& from) {
   T value;
@@ -176,8 +173,7 @@ Ms monotonic_ms() {
   return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
 }
 
-// The master's clock. wait_until() stops it while nothing could run, as in a frozen container: so a
-// pause uses up no deadline.
+// The master's clock. wait_until() stops it while nothing could run, as in a frozen container.
 Ms paused;  // for how long it has stood still
 Ms clock_ms() { return monotonic_ms() - paused; }
 
@@ -185,8 +181,7 @@ Ms max(Ms a, Ms b) { return a > b ? a : b; }
 Ms min(Ms a, Ms b) { return a < b ? a : b; }
 double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
 
-// Keeps errno as it is now until the end of the scope.
-struct KeepErrno {
+struct KeepErrno {  // until the end of the scope
   const int value = errno;
   ~KeepErrno() { errno = value; }
 };
@@ -221,19 +216,19 @@ struct Options {
   const char* reload = nullptr;  // the file of another forkd, which shall reload
 };
 
-// What the workers run.
+// What the workers run: a function of the caller, one in a shared object, or else a command.
 struct Job {
   const char* spec;                  // as typed; for the log
-  forkd_worker* function = nullptr;  // given to forkd_run; or null
-  const char* path = nullptr;        // the shared object; with neither, argv is a command
-  const char* symbol = nullptr;      // the function in the shared object
+  forkd_worker* function = nullptr;  // given to forkd_run
+  const char* path = nullptr;        // the shared object
+  const char* symbol = nullptr;      // the function in it
   int argc;
   char** argv;  // what the function or the command gets; a null pointer ends it
 
   bool is_command() const { return !function && !path; }
 };
 
-// The names of the levels; the index is the level's number in <syslog.h>.
+// By the numbers of <syslog.h>.
 constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
                                        "warning", nullptr, "info",     "debug"};
 static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
@@ -245,7 +240,6 @@ char* make_printable(char* text) {
   return text;
 }
 
-// Reports a usage error in one line and exits; nothing has started yet.
 [[noreturn, gnu::format(printf, 1, 2)]] void usage_error(const char* format, ...) {
   char text[512];
   va_list args;
@@ -501,17 +495,13 @@ bool keep_own(int& kept, int fd) {
 // Opens /dev/null (or / in a root without /dev) as each of 0, 1 and 2 that is closed. Otherwise the
 // next file that a worker opens would get that number, and the worker's output.
 void keep_standard_descriptors() {
-  int fd;
-  while (((fd = open("/dev/null", O_RDWR)) >= 0 || (fd = open("/", O_RDONLY)) >= 0) &&
-         fd <= STDERR_FILENO) {
-  }
-  if (fd >= 0) close(fd);
+  for (int fd = 0; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) open("/", O_RDONLY);
 }
 
 bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
-
 bool leads_to(const char* path, const struct stat& file) {
   struct stat is;
   return stat(path, &is) == 0 && same_file(is, file);
@@ -538,7 +528,7 @@ void reset_getopt() {
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
 bool open_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0; }
 
-// Opens the file behind standard error again, with flags of its own. -1 if that cannot be done.
+// Opens the file behind standard error again, with flags of its own. -1: impossible.
 int reopen_standard_error() {
   return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
@@ -558,9 +548,9 @@ constexpr bool kernel_watches_parent = true;
 bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
 
 // The name by which a worker loads code: the path, or the name that the file has now, so that
-// $ORIGIN works, or else that of the descriptor. (Not /proc/self/fd/N: a debugger that opened that
-// would get its own descriptor N. The pid comes from /proc, not getpid(2), because /proc may show
-// another PID namespace.) Without /proc: the path. The descriptor is closed, unless it is the name.
+// $ORIGIN works, or else that of the descriptor. (Not /proc/self/fd/N: a debugger would get its own
+// descriptor N. The pid comes from /proc, not getpid(2), because /proc may show another PID
+// namespace.) Without /proc: the path. The descriptor is closed, unless it is the name.
 const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
   const auto read_link = [&](const char* link) {
     buffer[max(0, readlink(link, buffer, sizeof buffer - 1))] = '\0';
@@ -609,9 +599,8 @@ pid_t master_pid;
 // Workers and the caller share standard error, so forkd must not make it non-blocking. It writes to
 // `log_again`; to a socket by send(2), which can be told not to block; and to a pipe or terminal
 // that cannot be opened again after poll(2). A file never blocks.
-bool log_is_socket = false;
-bool log_needs_poll = false;
-bool log_is_journal = false;
+bool log_is_socket, log_needs_poll;
+bool log_is_journal;         // systemd.exec(5)
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // lost, and not yet reported
 bool line_is_open = false;   // only part of the last line was written
@@ -622,7 +611,6 @@ void open_log() {
   log_is_socket = S_ISSOCK(is.st_mode);
   log_needs_poll = (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
                    !keep_own(log_again, reopen_standard_error());
-  // Whether it is the journal's (systemd.exec(5)).
   const char* stream = getenv("JOURNAL_STREAM");
   char named[64];
   snprintf(named, sizeof named, "%llu:%llu", static_cast<unsigned long long>(is.st_dev),
@@ -630,8 +618,7 @@ void open_log() {
   log_is_journal = stream && strcmp(stream, named) == 0;
 }
 
-// Prints the prefix of a line: process and level. The journal knows the process, and takes the
-// level as a number. Returns the length.
+// Begins a line: process and level. The journal knows the process, and takes the level as a number.
 int print_prefix(char* text, size_t size, int level) {
   return log_is_journal ? snprintf(text, size, "<%d>", level)
                         : snprintf(text, size, "forkd[%d]: %s: ", master_pid, level_names[level]);
@@ -673,9 +660,9 @@ ssize_t write_line(const char* text, size_t length) {
 
 // ---- Sockets ------------------------------------------------------------------------------------
 
-// The sockets are opened once and live as long as the master, so no connection is refused while
-// workers come and go. They are close-on-exec: a process that a worker leaves behind does not hold
-// the port. A command gets them all the same, see execute().
+// The sockets live as long as the master, so no connection is refused while workers come and go.
+// They are close-on-exec: a process that a worker leaves behind does not hold the port. execute()
+// gives them to a command all the same.
 
 // Counts the sockets, before the master opens any descriptor of its own: those lie above them.
 void count_sockets() {
@@ -702,9 +689,8 @@ int listen_on(const Address& address) {
   errno = reason;
   // The kernel has no IPv6, or it is off in this namespace, or no socket is for both (EINVAL,
   // OpenBSD): listen on IPv4 only.
-  if (family != AF_INET6 || !address.all ||
-      (reason != EAFNOSUPPORT && reason != EADDRNOTAVAIL && reason != EINVAL))
-    return -1;
+  const bool no_v6 = reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL || reason == EINVAL;
+  if (!address.all || !no_v6) return -1;
   Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
   v4.name.v4 = {};
   v4.name.v4.sin_family = AF_INET;
@@ -801,7 +787,7 @@ void restore_sockets(unsigned long long bits) {
 
 // ---- Signals and the self-pipe ------------------------------------------------------------------
 
-// What a signal means to the master; act_on_signals() acts on it.
+// What a signal means to the master.
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
 void count_signal(int number);  // the master's handler
@@ -812,8 +798,7 @@ const struct {
   int number;
   Event event;
   void (*in_master)(int);
-  void (*in_worker)(int);  // in a function worker; null: the caller's action. SIG_IGN: pkill(1) may
-                           // send the master's signal to workers, too
+  void (*in_worker)(int);  // in a function worker; null: the caller's action
   int flags;               // sa_flags of in_worker
 } signal_table[] = {
     {SIGCHLD, OnChild, count_signal, nullptr, 0},  // must be first: see begin_pool()
@@ -837,8 +822,7 @@ int woken;                 // 1: a byte is in the self-pipe, or about to be
 unsigned first_stop_at;    // monotonic_ms() of the first INT, QUIT or TERM, cut to 32 bits
 int stop_requests;         // 1 from then on; 2 when another came too late to be an echo of it
 
-// Decides in the handler, by the time of arrival, whether an INT, QUIT or TERM is a second request:
-// the loop may be late.
+// Called by the handler: the time of arrival counts, and the loop may be late.
 void note_stop_signal() {
   const unsigned at = static_cast<unsigned>(monotonic_ms());
   if (stop_requests == 0) first_stop_at = at;
@@ -846,8 +830,7 @@ void note_stop_signal() {
     atomic_store(stop_requests, stop_requests == 0 ? 1 : 2);
 }
 
-// The handler in the master. The counters record the signals and the byte only ends the wait, so a
-// full pipe loses nothing.
+// The counters record the signals and the byte only ends the wait, so a full pipe loses nothing.
 void count_signal(int number) {
   const KeepErrno keep;
   for (const auto& entry : signal_table) {
@@ -855,9 +838,8 @@ void count_signal(int number) {
     if (entry.event == OnStop) note_stop_signal();
     __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
   }
-  const bool first = !__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST);
   // Without a pipe yet: wait_until() checks `woken` before it waits.
-  if (first && wake_write >= 0) write_byte(wake_write);
+  if (!__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST) && wake_write >= 0) write_byte(wake_write);
 }
 
 int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
@@ -867,11 +849,9 @@ int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOM
 bool become_master() {
   master_pid = getpid();
   // Once for the process: in each worker the call would cost page faults.
-  static bool registered = false;
-  if (const int reason = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) {
-    errno = reason;
-    return false;
-  }
+  static bool registered;
+  errno = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork);
+  if (errno) return false;
   registered = true;
   struct sigaction action {};
   sigfillset(&action.sa_mask);
@@ -904,8 +884,7 @@ enum class Phase : int {
   Failed,    // could not get that far; the reason is in `start_error`
 };
 
-// What a worker is asked to do. The value only rises, except that TakingRoom falls back to
-// WhenRoom, and WhenRoom to None when the pool goes back to the worker's code.
+// What a worker is asked to do. After End nothing changes any more.
 enum class Request : int {
   None,        // nothing: it runs the pool's code
   WhenRoom,    // it is old: end at a yield that finds room
@@ -913,8 +892,8 @@ enum class Request : int {
   End,         // end at the next yield, or it has taken room and is ending
 };
 
-// What a worker and the master tell each other. Each worker has its own cache line, so one that
-// yields a hundred million times a second does not slow the others.
+// What a worker and the master tell each other. Each has a cache line of its own, so that a worker
+// that yields a hundred million times a second does not slow the others.
 struct alignas(64) Line {
   Request request;       // written by the master, the worker and the worker's signal handler
   int has_stop_fd;       // 1: it may wait in poll(2), so a request is also sent as HUP
@@ -935,7 +914,7 @@ struct Shared {
 
 Shared* shared;  // mapped by the master, inherited by the workers
 
-// See tend() for what leads from one to the next. The order matters: kill_all() compares with <.
+// See tend() for what leads from one to the next.
 enum class State : unsigned char {
   Empty,     // no process, and none wanted
   Waiting,   // no process; one is to be started when it is due
@@ -1012,7 +991,6 @@ struct Shutdown {
   int status = 0;       // the exit status
 };
 
-// The pool as a whole.
 struct Pool {
   Job job;
   Options options{};
@@ -1029,7 +1007,6 @@ struct Pool {
 void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
 
 bool is_below_target(const Slot& slot) { return number_of(slot) < pool.target; }
-
 bool is_wanted(const Slot& slot) {
   return !pool.shutdown.begun &&
          (is_below_target(slot) || &slot == pool.reload.trial || &slot == pool.reload.helper);
@@ -1042,7 +1019,7 @@ Code& code_for(const Slot& slot) {
 
 bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
 
-// The grace period, or the default one if it has no end.
+// The default if the grace period has no end.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
 Slot* slot_of(pid_t pid) {
@@ -1054,14 +1031,10 @@ Slot* slot_of(pid_t pid) {
 // ---- Room: how a roll lets old workers go -------------------------------------------------------
 
 // In each turn the master closes the room, counts the numbers without a working process, and opens
-// as much room as is left. A worker first marks itself as TakingRoom, then takes room. This needs
-// no lock: a worker that took room before the master closed it is marked, and so counted; one that
-// marks itself later can only take room that is opened after the count. If a worker dies after it
-// took room, its number counts as vacant.
-
-// The master's half; advance_roll() decides how much.
-void close_room() { atomic_store(shared->room, 0); }
-void open_room(int places) { atomic_store(shared->room, places); }
+// as much room as is left, see advance_roll(). A worker first marks itself as TakingRoom, then
+// takes room. This needs no lock: a worker that took room before the master closed it is marked,
+// and so counted; one that marks itself later can only take room that is opened after the count.
+// If a worker dies after it took room, its number counts as vacant.
 
 // The worker's half, called by forkd_yield().
 bool take_room(Request& request) {
@@ -1097,7 +1070,7 @@ void set_action(int number, void (*handler)(int), int flags) {
   sigaction(number, &action, nullptr);
 }
 
-// Whether there is a stop descriptor, and the worker has not closed it and reused its number.
+// False also when the worker has closed the stop descriptor and reused its number.
 bool is_own_stop_pipe() {
   const int end = atomic_load(self.stop_pipe[1]);
   struct stat is;
@@ -1109,26 +1082,22 @@ void write_stop_byte() {
   if (is_own_stop_pipe()) write_byte(self.stop_pipe[1]);
 }
 
-// Asks this worker to end.
-void ask_self_to_end() {
-  atomic_store(self.line->request, Request::End);
-  write_stop_byte();
-}
-
 // The slow path of forkd_yield(). noinline keeps that short.
 [[gnu::noinline]] int answer_request() {
   Request& request = self.line->request;
   if (take_room(request)) atomic_store(request, Request::End);
   if (atomic_load(request) != Request::End) return 1;
-  write_stop_byte();  // after a request the handler would do it, but its signal may be late or
-                      // blocked
+  write_stop_byte();  // the handler does it, too, but its signal may be late or blocked
   return 0;
 }
 
 // The worker's handler for HUP, INT, QUIT and TERM.
 void on_request(int number) {
   const KeepErrno keep;
-  if (getpid() == self.pid) return ask_self_to_end();
+  if (getpid() == self.pid) {
+    atomic_store(self.line->request, Request::End);
+    return write_stop_byte();
+  }
   // A child of the worker, made by vfork or clone without handlers.
   set_action(number, SIG_DFL, 0);
   kill(getpid(), number);  // not raise(3), which may signal the parent's thread
@@ -1169,8 +1138,8 @@ char pid_variable[sizeof "LISTEN_PID=" + 10];
 char** caller_environment;  // the list, as before the pool
 char** worker_environment;  // the list that master and workers use
 
-// Makes the list of the workers' environment: that of the caller, but with the variables above, and
-// without NOTIFY_SOCKET, since workers must not speak for the master. False, with errno: no memory.
+// The workers' environment is the caller's with the variables above, and without NOTIFY_SOCKET,
+// since workers must not speak for the master. False, with errno: no memory.
 bool make_environment() {
   size_t count = 0;
   while (environ && environ[count]) count++;
@@ -1193,7 +1162,6 @@ void restore_environment() {
   worker_environment = nullptr;
 }
 
-// Loads the user's code.
 forkd_worker* load_function(const Job& job) {
   Code& chosen = code_for(slots[self.number]);
   Code code = chosen;
@@ -1209,8 +1177,8 @@ forkd_worker* load_function(const Job& job) {
   const uid_t user = geteuid();
   // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
   void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
-  // If the file was replaced meanwhile, either of the two may have been loaded: leave it to a new
-  // process. But a constructor may have changed what names lead to: then this says nothing.
+  // If the file was replaced meanwhile, either may have been loaded: leave it to a new process. But
+  // a constructor may have changed what names lead to: then this says nothing.
   if (is_pinned && !leads_to(name, code.file) && leads_to("/", root) && leads_to(".", folder) &&
       geteuid() == user) {
     atomic_store(self.line->request, Request::End);
@@ -1224,7 +1192,6 @@ forkd_worker* load_function(const Job& job) {
   return reinterpret_cast<forkd_worker*>(function);
 }
 
-// Executes the command.
 [[noreturn]] void execute(char** argv) {
   for (int i = 0; i < socket_count; i++) fcntl(first_socket + i, F_SETFD, 0);
   execvp(argv[0], argv);
@@ -1253,7 +1220,6 @@ void set_signals(bool is_command) {
 
 // The child's part of start(). All signals are blocked.
 [[noreturn]] void become_worker(int number) {
-  // Anew: the application may have a stop descriptor of its own.
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
   // Watch, then check: if the master died before watch_parent(), no signal will come. The check is
   // for its pid, since a parent of 1 proves nothing when the master is 1 (prctl(2), getppid(2)).
@@ -1272,8 +1238,7 @@ void set_signals(bool is_command) {
   set_signals(job.is_command());
   if (!job.path) close_all_own();
   forkd_worker* function = job.path ? load_function(job) : job.function;
-  // Asked to end while it was loading: begin no task.
-  if (atomic_load(self.line->request) == Request::End) exit(0);
+  if (atomic_load(self.line->request) == Request::End) exit(0);  // begin no task
   atomic_store(self.line->phase, Phase::Loaded);
   if (function) exit(function(job.argc, job.argv));
   execute(job.argv);
@@ -1690,7 +1655,7 @@ void advance_roll(const Census& census, Ms now) {
   if (reload.roll == Roll::Stuck) return;
   Ms room = max(1, pool.target / 4) - census.vacant;
   for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
-  if (room > 0) open_room(static_cast<int>(room));
+  if (room > 0) atomic_store(shared->room, static_cast<int>(room));
   tell_waiting(census, now);
   look_again(now + second);
 }
@@ -2232,7 +2197,7 @@ void wait_until(Ms deadline) {
 
 // A turn of the loop: what has happened, what is due, what is to be told.
 void take_turn(Ms now) {
-  close_room();
+  atomic_store(shared->room, 0);  // closed until advance_roll()
   act_on_signals(now);
   pool.look_at = min(tend_shutdown(now), tend_watchdog(now));
   for (Slot& slot : slots) look_again(tend(slot, now));
