@@ -961,15 +961,14 @@ enum class Roll {
 };
 
 // How the last reload that HUP asked for is going.
-enum class Stage { None, Trial, Roll, Complete, Back, Failed };
-constexpr const char* stage_names[] = {"none", "trial", "roll", "complete", "back", "failed"};
+enum class Stage { None, Trial, Roll, Complete, Failed };
 
 // A reload. Its extra worker first tries the new code. When that code has become the pool's, the
 // same worker helps until all numbers run it: that is the roll.
 struct Reload {
   int count = 0;              // HUPs acted on
   Stage stage = Stage::None;  // of the last of these
-  char reason[256] = "";      // Back, Failed: why
+  char reason[256] = "";      // Failed: why
   Slot* trial = nullptr;      // the slot of the worker on trial; null: no trial
   bool tries_old = false;     // it tries the pool's code, to which the pool goes back
   Ms trial_since = 0;         // when the trial was asked for
@@ -978,8 +977,7 @@ struct Reload {
   Slot* helper = nullptr;  // the slot of the worker that helps in the roll; null: no roll
   Ms roll_since = 0;       // when the roll was asked for
   int renewed = 0;         // how many numbers had a healthy worker on the pool's code
-  Ms step_at = 0;          // when that last changed
-  bool told = false;       // the log says since then for which numbers the roll waits
+  Ms tell_at = never;      // when to say for which numbers it waits, unless that changes
 };
 
 // The end of the pool.
@@ -1003,6 +1001,14 @@ struct Pool {
   Reload reload{};
   Shutdown shutdown{};
 } pool;
+
+bool goes_back() { return pool.reload.roll == Roll::Turning || pool.reload.roll == Roll::Back; }
+
+const char* stage_name() {
+  constexpr const char* names[] = {"none", "trial", "roll", "complete", "failed"};
+  const Stage stage = pool.reload.stage;
+  return stage == Stage::Failed && goes_back() ? "back" : names[static_cast<int>(stage)];
+}
 
 void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
 
@@ -1306,7 +1312,6 @@ void request_end(Slot& slot) {
     kill(slot.pid, SIGHUP);
 }
 
-// The slot is no longer wanted.
 void retire(Slot& slot) {
   if (slot.state == State::Waiting) slot.state = State::Empty;
   request_end(slot);
@@ -1341,7 +1346,8 @@ void begin_shutdown(Ms now, int status) {
 void kill_all() {
   pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
   for (Slot& slot : slots) {
-    if (slot.pid > 0 && slot.state < State::Killed) kill_worker(slot, "has not ended");
+    if (slot.state == State::Running || slot.state == State::Aborted)
+      kill_worker(slot, "has not ended");
     if (slot.state == State::Leftover) slot.kill_at = 0;
   }
 }
@@ -1398,14 +1404,8 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-void exchange_codes() {
-  const Code code = pool_code;
-  pool_code = old_code;
-  old_code = code;
-}
-
-// Brings the workers in line with the pool's code, which has changed: those on another code are
-// old, and numbers that wait out a backoff start at once.
+// The pool's code has changed: workers on another one are old, and numbers that wait out a backoff
+// start at once.
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
     slot.failures = 0;  // of another code
@@ -1420,6 +1420,14 @@ void mark_old_workers(Ms now) {
     else
       atomic_replace(request, Request::None, Request::WhenRoom);
   }
+}
+
+// The pool goes back to the code before, or on again from there.
+void exchange_codes(Ms now) {
+  const Code code = pool_code;
+  pool_code = old_code;
+  old_code = code;
+  mark_old_workers(now);
 }
 
 // Notes how the reload goes, and why. Cuts no UTF-8 character.
@@ -1457,11 +1465,9 @@ void drop_trial() {
   }
   log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; the workers stay",
             reason);
-  exchange_codes();
+  exchange_codes(clock_ms());
   close_own(old_code.fd);
-  mark_old_workers(clock_ms());
   reload.roll = Roll::Stuck;
-  if (reload.stage == Stage::Back) reload.stage = Stage::Failed;
 }
 
 Slot* free_extra_slot() {
@@ -1478,6 +1484,7 @@ void start_trial(Slot& slot, bool tries_old, Ms now) {
   reload.tries_old = tries_old;
   reload.trial_since = now;
   reload.passes_at = never;
+  slot.brief = false;
   schedule_start(slot, now);
 }
 
@@ -1500,14 +1507,6 @@ void on_reload_signal(Ms now) {
   start_trial(*slot, false, now);
 }
 
-// The worker on trial is healthy: the trial passes after the time of -c, which known code does not
-// need.
-void trial_is_healthy(Ms now) {
-  Reload& reload = pool.reload;
-  if (reload.passes_at == never)
-    reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
-}
-
 // ---- The master: the roll -----------------------------------------------------------------------
 
 // The trial has passed: its code is the pool's from now on, and workers on another one are old.
@@ -1520,14 +1519,15 @@ void begin_roll(Ms now) {
   Slot* earlier = reload.helper;
   reload.helper = reload.trial;
   reload.trial = nullptr;
-  reload.roll_since = reload.step_at = reload.trial_since;
+  reload.roll_since = reload.trial_since;
+  reload.tell_at = now + finite_grace();
   if (reload.tries_old) {
     reload.roll = Roll::Back;
   } else {
     // The code to go back to is the last one that ran under all numbers.
-    if (reload.roll == Roll::Forward && old_code.fd >= 0) exchange_codes();
-    close_own(old_code.fd);
-    old_code = pool_code;
+    const bool keeps_old = reload.roll == Roll::Forward && old_code.fd >= 0;
+    close_own(keeps_old ? pool_code.fd : old_code.fd);
+    if (!keeps_old) old_code = pool_code;
     pool_code = trial_code;
     trial_code.fd = -1;
     reload.roll = Roll::Forward;
@@ -1544,7 +1544,6 @@ void end_roll(Ms now) {
     log_event(LOG_INFO, "reload complete after %.3f s: every worker runs the new code", took);
   if (reload.roll == Roll::Back) log_event(LOG_INFO, "back on the code before after %.3f s", took);
   if (reload.stage == Stage::Roll) reload.stage = Stage::Complete;
-  if (reload.stage == Stage::Back) reload.stage = Stage::Failed;
   retire(*reload.helper);
   reload.helper = nullptr;
   reload.roll = Roll::None;
@@ -1558,14 +1557,19 @@ void turn_back(const char* how, Ms now) {
   const bool can = reload.roll == Roll::Forward && old_code.fd >= 0;
   log_event(LOG_ERR, "reload %s: %s; %s", can ? "failed" : "stands still", how,
             can ? "going back to the code before" : "the workers that are left stay");
-  if (reload.stage == Stage::Roll) note_stage(can ? Stage::Back : Stage::Failed, how);
-  if (reload.stage == Stage::Back && !can) reload.stage = Stage::Failed;
+  if (reload.stage == Stage::Roll) note_stage(Stage::Failed, how);
   reload.roll = can ? Roll::Turning : Roll::Stuck;
   if (!can) return;
-  exchange_codes();
+  exchange_codes(now);
   restore_sockets(pool_code.nonblocking);
-  mark_old_workers(now);
 }
+
+// Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
+// health only when it ends: believe it from then on, as long as processes can be started.
+bool is_at_work(const Slot& slot) {
+  return slot.healthy || (slot.brief && pool.fork_failures == 0);
+}
+bool is_renewed(const Slot& slot) { return is_at_work(slot) && runs_pools_code(slot); }
 
 // Begins the trial of the code before, when the pool goes back to it, and ends one that has passed.
 void tend_trial(Ms now) {
@@ -1573,7 +1577,9 @@ void tend_trial(Ms now) {
   if (reload.roll == Roll::Turning && !reload.trial)
     if (Slot* slot = free_extra_slot()) start_trial(*slot, true, now);
   if (!reload.trial) return;
-  if (reload.trial->healthy) trial_is_healthy(now);
+  // The time of -c is for new code.
+  if (is_at_work(*reload.trial) && reload.passes_at == never)
+    reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
   if (now >= reload.passes_at)
     begin_roll(now);
   else
@@ -1586,14 +1592,6 @@ struct Census {
   int renewed = 0;  // those that run the pool's code
   int vacant = 0;   // numbers, and the helper, under which nobody works
 };
-
-// Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
-// health only when it ends: believe it from then on, as long as processes can be started.
-bool is_at_work(const Slot& slot) {
-  return slot.healthy || (slot.brief && pool.fork_failures == 0);
-}
-
-bool is_renewed(const Slot& slot) { return is_at_work(slot) && runs_pools_code(slot); }
 
 // Whether a worker has been asked to end, and not longer ago than the grace period. One that is
 // still there after that counts as at work again.
@@ -1631,13 +1629,10 @@ Slot* oldest_to_ask() {
 // Says for which numbers a roll waits that has made no step for the grace period, once.
 void tell_waiting(const Census& census, Ms now) {
   Reload& reload = pool.reload;
-  if (census.renewed != reload.renewed) {
-    reload.renewed = census.renewed;
-    reload.step_at = now;
-    reload.told = false;
-  }
-  if (reload.told || now < reload.step_at + finite_grace()) return;
-  reload.told = true;
+  if (census.renewed != reload.renewed) reload.tell_at = now + finite_grace();
+  reload.renewed = census.renewed;
+  if (now < reload.tell_at) return;
+  reload.tell_at = never;
   char list[200] = "";
   size_t length = 0;
   for (const Slot& slot : slots)
@@ -1664,28 +1659,38 @@ void advance_roll(const Census& census, Ms now) {
 
 // How a worker's process has ended.
 struct End {
-  Phase phase;   // how far it had come
-  bool asked;    // it had been asked to end
-  bool is_zero;  // it ended with status 0
-  bool crashed;  // it ended by a signal that is neither a request nor forkd's
-  bool worked;   // it was healthy: found so, or it returned 0
-  bool failed;   // it ran the pool's code, and ended with another status, unasked, before that
+  Phase phase;  // how far it had come
+  bool worked;  // it was healthy: found so, or it returned 0
+  bool good;    // a trial goes on after it: it returned 0 when it had worked or was asked to
+  bool brief;   // see Slot
+  bool failed;  // it ran the pool's code, and ended with another status, unasked, before that
+  int level;    // at which it is logged
   char text[start_error_size + 96];  // what the log says of it
 };
 
 End describe_end(const Slot& slot, int status, Ms now) {
   const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   const Ms lived = now - slot.started;
+  const bool asked = request_to(slot) == Request::End;
+  const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  const bool crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
+                       signal != SIGTERM && slot.state != State::Aborted &&
+                       slot.state != State::Killed;
   End end{};
   end.phase = atomic_load(line_of(slot).phase);
-  end.asked = request_to(slot) == Request::End;
-  end.is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  end.crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
-                signal != SIGTERM && slot.state != State::Aborted && slot.state != State::Killed;
-  end.worked = slot.healthy || (end.is_zero && end.phase == Phase::Loaded);
+  end.worked = slot.healthy || (is_zero && end.phase == Phase::Loaded);
+  end.good = is_zero && (end.worked || asked);
+  end.brief = end.worked && !slot.healthy && !asked && slot.code == code_for(slot).number;
   // With a warm-up below a second, code that crashes at once would start ten times a second.
   const bool is_proven = slot.healthy && lived >= second;
-  end.failed = runs_pools_code(slot) && !end.asked && !end.is_zero && !is_proven;
+  end.failed = runs_pools_code(slot) && !asked && !is_zero && !is_proven;
+  end.level = is_zero || (asked && !crashed) ? LOG_INFO : LOG_WARNING;
+  // If no worker has been healthy yet, the first failed start ends the master; those that follow
+  // are no news.
+  if (end.phase == Phase::Failed)
+    end.level = pool.shutdown.begun                     ? LOG_DEBUG
+                : pool.ever_healthy || !is_wanted(slot) ? LOG_ERR
+                                                        : LOG_CRIT;
   char* text = end.text + snprintf(end.text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
   const size_t size = sizeof end.text - 64;
   if (end.phase == Phase::Failed)
@@ -1697,30 +1702,6 @@ End describe_end(const Slot& slot, int status, Ms now) {
   else
     snprintf(text, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
   return end;
-}
-
-// The log level of an end. If no worker has been healthy yet, the first failed start ends the
-// master and is critical; those that follow, during the shutdown, are debug.
-int level_of(const End& end, bool is_wanted) {
-  if (end.phase != Phase::Failed)
-    return end.is_zero || (end.asked && !end.crashed) ? LOG_INFO : LOG_WARNING;
-  if (pool.shutdown.begun) return LOG_DEBUG;
-  return pool.ever_healthy || !is_wanted ? LOG_ERR : LOG_CRIT;
-}
-
-// The worker on trial has ended. One that did its work and returned 0 is healthy, and one that was
-// asked to end has tried nothing: another one goes on in its place.
-void trial_ended(const End& end, Ms now) {
-  if (end.is_zero && (end.worked || end.asked)) {
-    log_event(LOG_INFO, "%s", end.text);
-    if (!end.asked) trial_is_healthy(now);
-    return;
-  }
-  const bool was_healthy = pool.reload.passes_at != never;
-  trial_failed("%s%s", end.text,
-               end.phase == Phase::Failed ? ""
-               : was_healthy              ? " in its trial"
-                                          : " before it was healthy");
 }
 
 // Nothing is left of a worker: its number is free.
@@ -1741,17 +1722,18 @@ void worker_ended(Slot& slot, int status, Ms now) {
   if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && WIFSIGNALED(status))
     pool.shutdown.status = exit_killed;
   slot.failures = end.failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
-  slot.brief = runs_pools_code(slot) && !end.asked && end.worked && !slot.healthy;
+  slot.brief = end.brief;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
   slot.pid = 0;
   slot.state = State::Empty;
   listen_again();
-  if (&slot == pool.reload.trial)
-    trial_ended(end, now);
+  const char* when = pool.reload.passes_at == never ? " before it was healthy" : " in its trial";
+  if (&slot == pool.reload.trial && !end.good)
+    trial_failed("%s%s", end.text, end.phase == Phase::Failed ? "" : when);
   else
-    log_event(level_of(end, is_wanted(slot)), "%s", end.text);
+    log_event(end.level, "%s", end.text);
   if (slot.failures >= turn_after && is_wanted(slot)) turn_back(end.text, now);
   if (pool.job.is_command() && is_group_left(slot)) {
     const bool for_ever = pool.shutdown.begun && !pool.options.grace;
@@ -2041,13 +2023,11 @@ Ms notify(const Census& census, Ms now) {
   const Reload& reload = pool.reload;
   const News news = news_for_manager(census);
   char renewed[48] = "", status[sizeof manager.status], head[64], text[sizeof status + 80];
-  const bool is_back = reload.roll == Roll::Turning || reload.roll == Roll::Back;
   if (reload.roll != Roll::None)
     snprintf(renewed, sizeof renewed, ", %d on the %s", census.renewed,
-             is_back ? "code before" : "new code");
+             goes_back() ? "code before" : "new code");
   snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s%s%s", census.healthy,
-           pool.target, renewed, stage_names[static_cast<int>(reload.stage)],
-           reload.reason[0] ? ": " : "", reload.reason);
+           pool.target, renewed, stage_name(), reload.reason[0] ? ": " : "", reload.reason);
   const bool is_new =
       news != manager.told || (news == News::Reloading && manager.reloads != reload.count);
   if (!is_new && strcmp(status, manager.status) == 0) return never;
@@ -2106,8 +2086,8 @@ bool write_state(const Census& census, int level) {
   snprintf(
       text, sizeof text,
       "pid=%d\nworker=%s\ntarget=%d\nhealthy=%d\nrenewed=%d\nreloads=%d\nreload=%s\nreason=%s\n",
-      master_pid, worker, pool.target, census.healthy, census.renewed, reload.count,
-      stage_names[static_cast<int>(reload.stage)], reload.reason);
+      master_pid, worker, pool.target, census.healthy, census.renewed, reload.count, stage_name(),
+      reload.reason);
   if (strcmp(text, state_text) == 0) return true;
   strcpy(state_text, text);
   const char* reason = replace_state(path);
