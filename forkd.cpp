@@ -142,8 +142,8 @@ constexpr int exit_usage = 2;
 constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
 // For memory that another process, thread or signal handler may use at the same time. Sequentially
-// consistent: each side writes its own flag and then reads the other's, and one of the two must see
-// both flags set. Only forkd_yield() is hot; it uses relaxed loads.
+// consistent: each side writes its flag, then reads the other's, and one of them must see both set.
+// Only forkd_yield() is hot; it uses relaxed loads.
 template <typename T>
 T atomic_load(const T& from) {
   T value;
@@ -156,13 +156,9 @@ T relaxed_load(const T& from) {
   __atomic_load(&from, &value, __ATOMIC_RELAXED);
   return value;
 }
-template <typename T>
-void atomic_store(T& to, T value) {
-  __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
-}
+void atomic_store(auto& to, auto value) { __atomic_store(&to, &value, __ATOMIC_SEQ_CST); }
 // Compare and swap. True if the old value was the expected one.
-template <typename T>
-bool atomic_replace(T& at, T expected, T desired) {
+bool atomic_replace(auto& at, auto expected, auto desired) {
   return __atomic_compare_exchange(&at, &expected, &desired, false, __ATOMIC_SEQ_CST,
                                    __ATOMIC_SEQ_CST);
 }
@@ -476,13 +472,12 @@ void close_own(int& fd) {
   if (fd >= 0) close(fd);
   atomic_store(fd, -1);
 }
-
 void close_all_own() {
   for (int* fd : own) close_own(*fd);
 }
 
-// Takes over a descriptor: moves it above the standard ones and the sockets, and sets
-// close-on-exec. False, with errno, on failure.
+// Moves a descriptor above the standard ones and the sockets, with close-on-exec. False, with
+// errno.
 bool keep_own(int& kept, int fd) {
   if (fd < 0) return false;
   close_own(kept);
@@ -632,10 +627,10 @@ ssize_t write_line(const char* text, size_t length) {
   return write(log_again >= 0 ? log_again : out.fd, text, length);
 }
 
-// Logs an event. Never fails: a line that standard error does not take at once is dropped and
-// counted, and the count precedes the next line that gets through. A pipe takes up to PIPE_BUF
-// bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take part of a
-// line; the next one then starts with a newline.
+// Never fails: a line that standard error does not take at once is dropped and counted, and the
+// count precedes the next one that gets through. A pipe takes up to PIPE_BUF bytes whole or not at
+// all (POSIX, write). A terminal, a socket or a full disk may take part of a line: then the next
+// one starts with a newline.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
   char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
@@ -678,8 +673,7 @@ int listen_on(const Address& address) {
   const int family = address.name.any.sa_family;
   const int fd = socket(family, SOCK_STREAM, 0);
   const int on = 1, v6_only = !address.all;
-  if (fd >= 0 &&
-      (family == AF_UNIX || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0) &&
+  if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
       (family != AF_INET6 ||
        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only) == 0) &&
       bind(fd, &address.name.any, address.size) == 0 && listen(fd, SOMAXCONN) == 0)
@@ -756,8 +750,7 @@ bool open_sockets() {
   // The inherited values are for another process, but a worker might happen to get that pid.
   unsetenv("LISTEN_PID");
   unsetenv("LISTEN_PIDFDID");
-  if (address_count > 0 || socket_count == 0)
-    unsetenv("LISTEN_FDNAMES");  // it names too few, or there are none to name
+  if (address_count > 0 || socket_count == 0) unsetenv("LISTEN_FDNAMES");  // it names too few
   char text[16];
   snprintf(text, sizeof text, "%d", socket_count);
   return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
@@ -777,7 +770,6 @@ unsigned long long nonblocking_sockets() {
     if (fcntl(first_socket + i, F_GETFL) & O_NONBLOCK) bits |= 1ULL << i;
   return bits;
 }
-
 void restore_sockets(unsigned long long bits) {
   for (int i = 0; i < min(socket_count, 64); i++) {
     const int flags = fcntl(first_socket + i, F_GETFL) & ~O_NONBLOCK;
@@ -844,8 +836,7 @@ void count_signal(int number) {
 
 int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
 
-// Makes this process the master: installs its handlers, even where the caller ignored or blocked a
-// signal. False, with errno.
+// Installs the handlers, even where the caller ignored or blocked a signal. False, with errno.
 bool become_master() {
   master_pid = getpid();
   // Once for the process: in each worker the call would cost page faults.
@@ -963,8 +954,8 @@ enum class Roll {
 // How the last reload that HUP asked for is going.
 enum class Stage { None, Trial, Roll, Complete, Failed };
 
-// A reload. Its extra worker first tries the new code. When that code has become the pool's, the
-// same worker helps until all numbers run it: that is the roll.
+// Its extra worker first tries the new code. When that has become the pool's, the same worker helps
+// until all numbers run it: that is the roll.
 struct Reload {
   int count = 0;              // HUPs acted on
   Stage stage = Stage::None;  // of the last of these
@@ -980,7 +971,6 @@ struct Reload {
   Ms tell_at = never;      // when to say for which numbers it waits, unless that changes
 };
 
-// The end of the pool.
 struct Shutdown {
   bool begun = false;
   Ms since = 0;         // when it began
@@ -1110,7 +1100,7 @@ void on_request(int number) {
 }
 
 // Runs in the child after every fork. A worker's child is not a worker: each signal gets its
-// default action back, unless the user's code has set its own handler. (The master is no worker.)
+// default action back, unless the user's code has set its own handler.
 void leave_pool_on_fork() {
   if (!self.line) return;
   for (const auto& entry : signal_table) {
@@ -1297,8 +1287,8 @@ void terminate(pid_t pid) {
   kill(pid, SIGCONT);
 }
 
-// Asks a worker, if there is one, to end at its next yield; its task goes on. An aborted worker is
-// asked, too, since it may survive. At shutdown a command is asked even if it was asked before.
+// Asks a worker, if there is one, to end at its next yield; its task goes on. An aborted worker may
+// survive, so it is asked, too. At shutdown a command is asked even if it was asked before.
 void request_end(Slot& slot) {
   if (slot.pid == 0 || slot.state == State::Killed) return;
   const bool is_command = pool.job.is_command();
@@ -1317,8 +1307,7 @@ void retire(Slot& slot) {
   request_end(slot);
 }
 
-// Kills a worker (a command: its process group). A process that changed its user cannot be killed;
-// it becomes Immune, and a shutdown does not wait for it.
+// Kills a worker (a command: its process group). One that changed its user cannot be killed.
 void kill_worker(Slot& slot, const char* why) {
   const bool sent = kill(slot.pid, SIGKILL) == 0;
   const int reason = errno;
@@ -1352,8 +1341,8 @@ void kill_all() {
   }
 }
 
-// Does what is due in a shutdown. Returns when to look again: soon, since a wait that is longer
-// than a pause hides it from the clock.
+// Returns when to look again: soon, since a wait that is longer than a pause hides it from the
+// clock.
 Ms tend_shutdown(Ms now) {
   Shutdown& shutdown = pool.shutdown;
   if (!shutdown.begun) return never;
@@ -1374,17 +1363,13 @@ bool any_alive() {
   return false;
 }
 
-// Ends a pool that does not come up: no worker was ever healthy, and one cannot be loaded or all
-// keep failing.
+// No worker was ever healthy: ends the pool if one cannot be loaded, or if all keep failing.
 void give_up_if_hopeless(Phase phase, Ms now) {
-  if (pool.ever_healthy) return;
-  if (phase != Phase::Failed) {
-    for (const Slot& slot : slots)
-      if (is_below_target(slot) && slot.failures < give_up_after) return;
-    log_event(LOG_CRIT,
-              "no worker was ever healthy, and every one has failed %d times in a row: giving up",
+  for (const Slot& slot : slots)
+    if (phase != Phase::Failed && is_below_target(slot) && slot.failures < give_up_after) return;
+  if (phase != Phase::Failed)
+    log_event(LOG_CRIT, "no worker was ever healthy, and all have failed %d times: giving up",
               give_up_after);
-  }
   begin_shutdown(now, exit_failed);
 }
 
@@ -1441,7 +1426,6 @@ void note_stage(Stage stage, const char* reason) {
   reload.stage = stage;
 }
 
-// Forgets the trial, if there is one. Its worker ends at its next yield.
 void drop_trial() {
   Slot* slot = pool.reload.trial;
   pool.reload.trial = nullptr;
@@ -1449,7 +1433,7 @@ void drop_trial() {
   close_own(trial_code.fd);
 }
 
-// The trial has failed, or could not begin. No worker is let go for that.
+// The trial has failed, or could not begin.
 [[gnu::format(printf, 1, 2)]] void trial_failed(const char* format, ...) {
   char reason[start_error_size + 128];
   va_list args;
@@ -1460,8 +1444,8 @@ void drop_trial() {
   drop_trial();
   restore_sockets(pool_code.nonblocking);
   if (!reload.tries_old) {
-    log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
-    return note_stage(Stage::Failed, reason);
+    note_stage(Stage::Failed, reason);
+    return log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
   }
   log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; the workers stay",
             reason);
@@ -1512,9 +1496,7 @@ void on_reload_signal(Ms now) {
 // The trial has passed: its code is the pool's from now on, and workers on another one are old.
 void begin_roll(Ms now) {
   Reload& reload = pool.reload;
-  log_event(LOG_INFO,
-            "reload: the %s has passed its trial; old workers are replaced, a few at a time, "
-            "as they yield",
+  log_event(LOG_INFO, "reload: the %s has passed its trial; old workers are replaced as they yield",
             reload.tries_old ? "code before" : "new code");
   Slot* earlier = reload.helper;
   reload.helper = reload.trial;
@@ -1593,8 +1575,7 @@ struct Census {
   int vacant = 0;   // numbers, and the helper, under which nobody works
 };
 
-// Whether a worker has been asked to end, and not longer ago than the grace period. One that is
-// still there after that counts as at work again.
+// Asked to end not longer ago than the grace period. After that it counts as at work again.
 bool is_leaving(const Slot& slot, Ms now) {
   return slot.pid > 0 && request_to(slot) == Request::End &&
          (!slot.asked_at || now < slot.asked_at + finite_grace());
@@ -1626,7 +1607,7 @@ Slot* oldest_to_ask() {
   return oldest;
 }
 
-// Says for which numbers a roll waits that has made no step for the grace period, once.
+// Says once for which numbers a roll waits that has made no step for the grace period.
 void tell_waiting(const Census& census, Ms now) {
   Reload& reload = pool.reload;
   if (census.renewed != reload.renewed) reload.tell_at = now + finite_grace();
@@ -1704,14 +1685,12 @@ End describe_end(const Slot& slot, int status, Ms now) {
   return end;
 }
 
-// Nothing is left of a worker: its number is free.
 void free_number(Slot& slot) {
   slot.state = State::Empty;
   if (is_wanted(slot)) schedule_start(slot, slot.start_at);
 }
 
-// Whether there is something left of the group that a command has led. As long as there is, no
-// other process gets its number.
+// Whether something is left of the group that a command has led: its number is not free then.
 bool is_group_left(const Slot& slot) { return kill(-slot.group, 0) == 0 || errno == EPERM; }
 
 // A worker's process has ended and was reaped.
@@ -1742,10 +1721,9 @@ void worker_ended(Slot& slot, int status, Ms now) {
   } else {
     free_number(slot);
   }
-  if (is_wanted(slot)) give_up_if_hopeless(end.phase, now);
+  if (is_wanted(slot) && !pool.ever_healthy) give_up_if_hopeless(end.phase, now);
 }
 
-// Reaps a worker if it has ended.
 void reap_worker(Slot& slot, Ms now) {
   int status;
   pid_t pid;
@@ -1764,8 +1742,7 @@ void reap(Ms now) {
     Slot* slot = slot_of(pid);
     // A child without a slot is an orphan that this process inherited, or the application's own.
     if (!slot && !pool.reaps_all) break;
-    // Asks what is left of a command's group to end. No other group can have the number until the
-    // leader is reaped.
+    // What is left of a command's group: no other can have the number until the leader is reaped.
     if (slot && pool.job.is_command()) terminate(-pid);
     if (slot)
       reap_worker(*slot, now);
@@ -1779,33 +1756,28 @@ void reap(Ms now) {
 
 // ---- The master: what happens to a worker -------------------------------------------------------
 
-// fork(2) failed, which is not the worker's fault: the pool tries again later. But new code has
-// failed its trial. Returns when to look at the slot again.
-Ms fork_failed(Slot& slot, int reason) {
-  slot.brief = false;
-  if (&code_for(slot) == &trial_code) {
-    trial_failed("cannot fork: %s", strerror(reason));
-    return never;
-  }
-  const Ms delay = backoff(++pool.fork_failures);
-  pool.fork_at = slot.started + delay;
-  log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", strerror(reason), seconds(delay));
-  return pool.fork_at;
-}
+// Each of the following does what is due in a slot, and returns when it must be called again.
 
-// Starts the worker if it is due. Returns when to look at the slot again.
+// If fork(2) fails, that is not the worker's fault: the pool tries again later.
 Ms tend_start(Slot& slot, Ms now) {
   const bool is_new = &code_for(slot) == &trial_code;  // it fails at once, and does not wait
   const Ms due = is_new ? slot.start_at : max(slot.start_at, pool.fork_at);
   if (now < due) return due;
   if (clock_ms() > now + longest_turn) return now;  // no signal waits for a thousand starts
-  if (!start(slot)) return fork_failed(slot, errno);
-  pool.fork_failures = 0;
-  return now + shortest_watch;
+  if (start(slot)) {
+    pool.fork_failures = 0;
+    return now + shortest_watch;
+  }
+  const char* reason = strerror(errno);
+  slot.brief = false;
+  if (is_new) trial_failed("cannot fork: %s", reason);
+  if (is_new) return never;
+  const Ms delay = backoff(++pool.fork_failures);
+  log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", reason, seconds(delay));
+  return pool.fork_at = slot.started + delay;
 }
 
-// Waits for the end of what a command has left in its group, which has been sent SIGTERM; kills it
-// after the grace period. Returns when to look again.
+// What a command has left in its group has been sent SIGTERM; it is killed after the grace period.
 Ms tend_leftover(Slot& slot, Ms now) {
   const bool left = is_group_left(slot);
   if (left && now < slot.kill_at) return min(slot.kill_at, now + leftover_interval);
@@ -1824,12 +1796,10 @@ Ms tend_leftover(Slot& slot, Ms now) {
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
-
-// How long a worker may take to be loaded.
 Ms load_limit() { return max(finite_grace(), warm_up()); }
 
-// When a process is healthy, as far as that is known: a while after its first yield, or, if no
-// yield is required of it, when it has run for the warm-up time.
+// When a process is healthy, as far as that is known: a while after its first yield, or, without a
+// timeout, when it has run for the warm-up time.
 Ms healthy_at(const Slot& slot) {
   const Ms by_yield = slot.yielded_at + min(second, pool.options.warm_up);
   const Ms by_time = slot.loaded_at + warm_up();
@@ -1837,8 +1807,8 @@ Ms healthy_at(const Slot& slot) {
              slot.loaded_at && !pool.options.timeout ? by_time : never);
 }
 
-// Notes whether a process is healthy, and kills one that hangs while it is loaded. Returns when to
-// look again: after a sixteenth of its age, or when it will be healthy.
+// Notes whether a process is healthy, and kills one that hangs while it is loaded. Looks again
+// after a sixteenth of its age, or when it will be healthy.
 Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
   const bool loaded = atomic_load(line_of(slot).phase) == Phase::Loaded;
   if (loaded && !slot.loaded_at) slot.loaded_at = now;
@@ -1859,12 +1829,9 @@ Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
   return min(healthy_at(slot), slot.yielded_at ? never : now + pause);
 }
 
-// With a timeout: aborts a worker that has not yielded for so long (for its first yield: the longer
-// of timeout and warm-up). Returns when to look again.
-//
-// A yield is noticed at most a fifth of the timeout late. One more fifth is for a pause that the
-// clock did not notice because it ended before the wait did. So a worker is found when it is late
-// by one to two fifths.
+// With a timeout: aborts a worker that has not yielded for so long. A yield is noticed at most a
+// fifth of the timeout late. One more fifth is for a pause that the clock did not notice because it
+// ended before the wait did. So a worker is found when it is late by one to two fifths.
 Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   const Ms timeout = pool.options.timeout, fifth = max(1, timeout / 5);
   if (yields != slot.yields || !slot.progress_at) slot.progress_at = now;
@@ -1880,8 +1847,7 @@ Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   return slot.kill_at;
 }
 
-// Does what is due in a slot. Returns when it must be called again. This is all that happens to a
-// worker, apart from what it is asked for and from its end:
+// All that happens to a worker, apart from what it is asked for and from its end:
 //
 //            due: fork           no yield           still there
 //   Waiting -----------> Running --------> Aborted -------------> Killed
@@ -1893,8 +1859,7 @@ Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
 //
 // A process may skip states on its way to the right, but never goes back. If SIGKILL cannot be sent
 // to it, it becomes Immune instead of Killed. If a command leaves some of its group behind, its
-// number is Leftover until that has gone. USR1 makes an Empty slot Waiting; a Waiting slot that is
-// no longer wanted becomes Empty.
+// number is Leftover until that has gone. USR1 makes an Empty slot Waiting, USR2 the reverse.
 Ms tend(Slot& slot, Ms now) {
   if (slot.state == State::Waiting) return tend_start(slot, now);
   if (slot.state == State::Leftover) return tend_leftover(slot, now);
