@@ -236,15 +236,16 @@ char* make_printable(char* text) {
   return text;
 }
 
-[[noreturn, gnu::format(printf, 1, 2)]] void usage_error(const char* format, ...) {
+// Says in one line why forkd, which has not started anything, ends with that status.
+[[noreturn, gnu::format(printf, 2, 3)]] void fail(int status, const char* format, ...) {
   char text[512];
   va_list args;
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
   make_printable(text);
-  fprintf(stderr, "forkd: %s (see 'forkd --help')\n", text);
-  exit(exit_usage);
+  fprintf(stderr, "forkd: %s%s\n", text, status == exit_usage ? " (see 'forkd --help')" : "");
+  exit(status);
 }
 
 // A decimal number from 1 to `highest`, or -1. strtol(3) alone would accept blanks and signs.
@@ -289,14 +290,14 @@ const char* take_level(Options& options, const char* text) {
 
 // Numbers only: the master must not wait for a resolver.
 const char* take_address(Options&, const char* text) {
-  if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
+  if (address_count == max_addresses) fail(exit_usage, "more than %d addresses", max_addresses);
   Address& address = addresses[address_count++];
   address.text = text;
   if (strchr(text, '/')) {
     sockaddr_un& name = address.name.path;
     if (strlen(text) >= sizeof name.sun_path)
-      usage_error("wrong --bind '%s': the path of a socket has at most %zu bytes", text,
-                  sizeof name.sun_path - 1);
+      fail(exit_usage, "wrong --bind '%s': the path of a socket has at most %zu bytes", text,
+           sizeof name.sun_path - 1);
     address.size = sizeof name;
     name.sun_family = AF_UNIX;
     strcpy(name.sun_path, text);
@@ -391,16 +392,17 @@ Options parse_options(int argc, char** argv) {
   Options options;
   opterr = 0;
   for (int c; (c = getopt_long(argc, argv, letters, long_options, nullptr)) != -1;) {
-    if (c == ':') usage_error("option '%s' needs an argument", argv[argc - 1]);
+    if (c == ':') fail(exit_usage, "option '%s' needs an argument", argv[argc - 1]);
     // A short option may be part of a group (-xh), so name only its letter.
-    if (c == '?' && optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
+    if (c == '?' && optopt > 0 && optopt < long_values)
+      fail(exit_usage, "unknown option '-%c'", optopt);
     const char* form = optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'";
     const char* word = argv[optind - 1];
-    if (c == '?') usage_error(form, static_cast<int>(strcspn(word, "=")), word);
+    if (c == '?') fail(exit_usage, form, static_cast<int>(strcspn(word, "=")), word);
     for (const Choice& choice : choices) {
       if (c != choice.letter && c != long_values + (&choice - choices)) continue;
       const char* wrong = choice.take(options, optarg);
-      if (wrong) usage_error("wrong --%s '%s': %s", choice.name, optarg, wrong);
+      if (wrong) fail(exit_usage, "wrong --%s '%s': %s", choice.name, optarg, wrong);
     }
   }
   return options;
@@ -422,22 +424,22 @@ bool convert(const forkd_options& given, Options& options) {
 }
 
 Job parse_job(int argc, char** argv) {
-  if (argc == 0 || !*argv[0]) usage_error("no worker: give PATH:SYMBOL, or a command");
+  if (argc == 0 || !*argv[0]) fail(exit_usage, "no worker: give PATH:SYMBOL, or a command");
   Job job{.spec = argv[0], .argc = argc, .argv = argv};
   const size_t size = strlen(job.spec);
   const char* colon = strrchr(job.spec, ':');
   if (!colon && size >= 3 && strcmp(job.spec + size - 3, ".so") == 0)
-    usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
+    fail(exit_usage, "worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
   if (!colon) return job;
   if (colon == job.spec || !colon[1])
-    usage_error("worker '%s' has an empty %s: give PATH:SYMBOL", job.spec,
-                colon[1] ? "path" : "symbol");
+    fail(exit_usage, "worker '%s' has an empty %s: give PATH:SYMBOL", job.spec,
+         colon[1] ? "path" : "symbol");
   // dlopen(3) searches the library path for a name without a slash.
   static char path[PATH_MAX];
   const int length = static_cast<int>(colon - job.spec);
   const bool bare = memchr(job.spec, '/', static_cast<size_t>(length)) == nullptr;
   if (snprintf(path, sizeof path, "%s%.*s", bare ? "./" : "", length, job.spec) >= PATH_MAX)
-    usage_error("the path of a worker has at most %d bytes: '%s'", PATH_MAX - 1, job.spec);
+    fail(exit_usage, "the path of a worker has at most %d bytes: '%s'", PATH_MAX - 1, job.spec);
   job.path = path;
   job.symbol = colon + 1;
   return job;
@@ -1368,7 +1370,7 @@ void give_up_if_hopeless(Phase phase, Ms now) {
   for (const Slot& slot : slots)
     if (phase != Phase::Failed && is_below_target(slot) && slot.failures < give_up_after) return;
   if (phase != Phase::Failed)
-    log_event(LOG_CRIT, "no worker was ever healthy, and all have failed %d times: giving up",
+    log_event(LOG_CRIT, "no worker was ever healthy, and each failed %d times in a row: giving up",
               give_up_after);
   begin_shutdown(now, exit_failed);
 }
@@ -1913,31 +1915,28 @@ void act_on_signals(Ms now) {
 
 // ---- The service manager ------------------------------------------------------------------------
 
-enum class News { None, Ready, Reloading, Stopping };
+// What the service manager is told: nothing until the pool is healthy; then 2n + 1, which is
+// READY=1, after the nth HUP; 2n, which is RELOADING=1, while that one is on trial; and STOPPING=1.
+constexpr int nothing = 0, stopping = INT_MAX;
 
-// The service manager, and what it has been told last.
 struct Manager {
   sockaddr_un name{};
-  socklen_t name_size = 0;  // how many bytes of it are used
-  News told = News::None;
-  int reloads = 0;           // the HUPs that this includes
+  socklen_t name_size = 0;   // how many bytes of it are used
+  int told = nothing;        // last
   char status[512] = "";     // STATUS=
   Ms watchdog_interval = 0;  // between two WATCHDOG=1
   Ms watchdog_at = never;    // when the next one is due
 } manager;
 
 // Opens a socket for messages to NOTIFY_SOCKET: a path, or @ and a name in Linux' abstract
-// namespace. Reads whether the manager wants a sign of life: twice in WATCHDOG_USEC, if that is
-// meant for this process (sd_watchdog_enabled(3)).
+// namespace. A sign of life is due twice in WATCHDOG_USEC (sd_watchdog_enabled(3)).
 void open_notify() {
   manager = {};
   const char* path = getenv("NOTIFY_SOCKET");
   if (!path) return;
   const size_t length = strlen(path);
   if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path)
-    return log_event(LOG_WARNING,
-                     "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long",
-                     path);
+    return log_event(LOG_WARNING, "NOTIFY_SOCKET is no path or abstract name: '%s'", path);
   manager.name.sun_family = AF_UNIX;
   memcpy(manager.name.sun_path, path, length);
   if (path[0] == '@') manager.name.sun_path[0] = '\0';
@@ -1961,54 +1960,47 @@ bool send_to_manager(const char* text) {
   return true;
 }
 
-// Tells the service manager that the master lives. Returns when to do so again.
+// Tells that the master lives. Returns when to do so again.
 Ms tend_watchdog(Ms now) {
   if (now < manager.watchdog_at) return manager.watchdog_at;
   const Ms interval = manager.watchdog_interval;
-  manager.watchdog_at =
-      now + (send_to_manager("WATCHDOG=1") ? interval : min(interval, retry_interval));
-  return manager.watchdog_at;
+  const Ms pause = send_to_manager("WATCHDOG=1") ? interval : min(interval, retry_interval);
+  return manager.watchdog_at = now + pause;
 }
 
-// What the service manager shall know. After each HUP come RELOADING=1 and, as soon as no new code
-// is on trial, READY=1.
-News news_for_manager(const Census& census) {
-  const Reload& reload = pool.reload;
-  if (pool.shutdown.begun) return News::Stopping;
-  if (manager.told == News::None) return census.healthy == pool.target ? News::Ready : News::None;
-  if (manager.reloads != reload.count) return News::Reloading;
-  const bool trying = manager.told == News::Reloading && reload.stage == Stage::Trial;
-  return trying ? News::Reloading : News::Ready;
+int news_for_manager(const Census& census) {
+  const int reloading = 2 * pool.reload.count;
+  if (pool.shutdown.begun) return stopping;
+  if (manager.told == nothing) return census.healthy == pool.target ? reloading + 1 : nothing;
+  if (manager.told < reloading) return reloading;  // for each HUP, also if its trial is over
+  return manager.told == reloading && pool.reload.stage == Stage::Trial ? reloading : reloading + 1;
 }
 
-// Tells the service manager what is new, and the status when it has changed. Returns when to try
-// again, if its queue is full.
+// Tells the service manager what is new. Returns when to try again, if its queue is full.
 Ms notify(const Census& census, Ms now) {
-  if (notify_fd < 0 || manager.told == News::Stopping) return never;
+  if (notify_fd < 0 || manager.told == stopping) return never;
   const Reload& reload = pool.reload;
-  const News news = news_for_manager(census);
+  const int news = news_for_manager(census);
   char renewed[48] = "", status[sizeof manager.status], head[64], text[sizeof status + 80];
   if (reload.roll != Roll::None)
     snprintf(renewed, sizeof renewed, ", %d on the %s", census.renewed,
              goes_back() ? "code before" : "new code");
   snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s%s%s", census.healthy,
            pool.target, renewed, stage_name(), reload.reason[0] ? ": " : "", reload.reason);
-  const bool is_new =
-      news != manager.told || (news == News::Reloading && manager.reloads != reload.count);
+  const bool is_new = news != manager.told;
   if (!is_new && strcmp(status, manager.status) == 0) return never;
   // RELOADING=1 must carry the time, which tells reloads apart.
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   snprintf(head, sizeof head, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
            t.tv_sec * 1000000LL + t.tv_nsec / 1000);
-  const char* const heads[] = {"", "READY=1\n", head, "STOPPING=1\n"};
-  snprintf(text, sizeof text, "%sSTATUS=%s", is_new ? heads[static_cast<int>(news)] : "", status);
+  const char* what = news == stopping ? "STOPPING=1\n" : news % 2 ? "READY=1\n" : head;
+  snprintf(text, sizeof text, "%sSTATUS=%s", is_new ? what : "", status);
   if (!send_to_manager(text)) return now + retry_interval;
   manager.told = news;
-  manager.reloads = reload.count;
   memcpy(manager.status, status, sizeof status);
   // A trial that could not even begin is over by now.
-  return news == News::Reloading && reload.stage != Stage::Trial ? now : never;
+  return news_for_manager(census) == news ? never : now;
 }
 
 // ---- The state file -----------------------------------------------------------------------------
@@ -2016,8 +2008,7 @@ Ms notify(const Census& census, Ms now) {
 char state_text[PATH_MAX + 1024];  // what FILE of -s holds, or was to hold at the last try
 bool state_failed;                 // that could not be written, and the log says so
 
-// Puts a new file, locked, in the place of FILE: so a reader sees either of them whole. Null, or
-// why that failed.
+// Puts a new file, locked, in the place of FILE: so a reader sees either whole. Null, or why not.
 const char* replace_state(const char* path) {
   struct stat is {};
   const int standing = state_fd < 0 ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
@@ -2029,15 +2020,15 @@ const char* replace_state(const char* path) {
   char next[PATH_MAX];
   if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return strerror(ENAMETOOLONG);
   const int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  const size_t size = strlen(state_text);
+  const auto size = static_cast<ssize_t>(strlen(state_text));
   if (fd >= 0) errno = ENOSPC;  // if write(2) takes only a part
   if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
-      write(fd, state_text, size) == static_cast<ssize_t>(size) && rename(next, path) == 0)
+      write(fd, state_text, strlen(state_text)) == size && rename(next, path) == 0)
     return keep_own(state_fd, fd) ? nullptr : strerror(errno);
-  const KeepErrno keep;
+  const char* reason = strerror(errno);
   if (fd >= 0) close(fd);
   unlink(next);
-  return strerror(keep.value);
+  return reason;
 }
 
 // Writes the state if it has changed. False, already reported: that failed.
@@ -2075,7 +2066,7 @@ bool read_state(const char* path) {
     const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) return false;
     const bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    state_text[max(0, read(fd, state_text, sizeof state_text - 1))] = '\0';
+    state_text[max(1, read(fd, state_text, sizeof state_text)) - 1] = '\0';  // the last newline
     struct stat is;
     const bool is_newest = fstat(fd, &is) == 0 && leads_to(path, is);
     close(fd);
@@ -2083,37 +2074,28 @@ bool read_state(const char* path) {
   }
 }
 
-// What the state says behind a name, up to the end of the text.
+// What the state says behind a name, and all that follows.
 const char* state_of(const char* name) {
   const char* found = strstr(state_text, name);
   return found ? found + strlen(name) : "";
 }
 
-// Asks the forkd that keeps its state in FILE to reload, waits, and tells how it went. Returns the
-// exit status.
-int ask_for_reload(const char* path) {
+// Asks the forkd that keeps its state in FILE to reload, waits, and tells how it went.
+[[noreturn]] void ask_for_reload(const char* path) {
   const pid_t pid = read_state(path) ? atoi(state_of("pid=")) : 0;
   const int reloads = atoi(state_of("\nreloads="));
-  if (pid <= 0) {
-    fprintf(stderr, "forkd: no forkd keeps its state in %s\n", path);
-    return exit_failed;
-  }
-  if (kill(pid, SIGHUP) != 0) {
-    fprintf(stderr, "forkd: cannot signal forkd (pid %d): %s\n", pid, strerror(errno));
-    return exit_failed;
-  }
+  if (pid <= 0) fail(exit_failed, "no forkd keeps its state in %s", path);
+  if (kill(pid, SIGHUP) != 0)
+    fail(exit_failed, "cannot signal forkd (pid %d): %s", pid, strerror(errno));
   for (;;) {
     poll(nullptr, 0, retry_interval);
-    if (!read_state(path) || atoi(state_of("pid=")) != pid) {
-      fprintf(stderr, "forkd: forkd (pid %d) has ended\n", pid);
-      return exit_failed;
-    }
+    if (!read_state(path) || atoi(state_of("pid=")) != pid)
+      fail(exit_failed, "forkd (pid %d) has ended", pid);
     if (atoi(state_of("\nreloads=")) == reloads) continue;
-    if (strncmp(state_of("\nreload="), "failed\n", 7) == 0) {
-      fprintf(stderr, "reload failed: %s", state_of("\nreason="));
-      return exit_failed;
-    }
-    if (strncmp(state_of("\nreload="), "complete\n", 9) != 0) continue;
+    const char* stage = state_of("\nreload=");
+    if (strncmp(stage, "failed\n", 7) == 0)
+      fail(exit_failed, "reload failed: %s", state_of("\nreason="));
+    if (strncmp(stage, "complete\n", 9) != 0) continue;
     puts("reload complete: every worker runs the new code");
     exit_after_output();
   }
@@ -2293,20 +2275,17 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
 // Weak, so that an application that links this file can have its own main.
 [[gnu::weak]] int main(int argc, char** argv) {
   // Before anything else: the kernel drops a signal to PID 1 that has no handler.
-  if (!become_master()) {
-    fprintf(stderr, "forkd: cannot handle signals: %s\n", strerror(errno));
-    return exit_failed;
-  }
+  if (!become_master()) fail(exit_failed, "cannot handle signals: %s", strerror(errno));
   const Options options = parse_options(argc, argv);
   if (options.reload) {
-    if (optind < argc) usage_error("--reload takes no worker: '%s'", argv[optind]);
+    if (optind < argc) fail(exit_usage, "--reload takes no worker: '%s'", argv[optind]);
     restore_handlers();
-    return ask_for_reload(options.reload);
+    ask_for_reload(options.reload);
   }
   const Job job = parse_job(argc - optind, argv + optind);
   if (options.timeout && job.is_command())
-    usage_error("a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
-                job.spec);
+    fail(exit_usage, "a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
+         job.spec);
   reset_getopt();  // once for all workers: in each it would cost a page fault
   keep_standard_descriptors();
   running = true;
