@@ -478,8 +478,7 @@ void close_all_own() {
   for (int* fd : own) close_own(*fd);
 }
 
-// Moves a descriptor above the standard ones and the sockets, with close-on-exec. False, with
-// errno.
+// Moves a descriptor above those that workers expect, with close-on-exec. False, with errno.
 bool keep_own(int& kept, int fd) {
   if (fd < 0) return false;
   close_own(kept);
@@ -658,8 +657,7 @@ ssize_t write_line(const char* text, size_t length) {
 // ---- Sockets ------------------------------------------------------------------------------------
 
 // The sockets live as long as the master, so no connection is refused while workers come and go.
-// They are close-on-exec: a process that a worker leaves behind does not hold the port. execute()
-// gives them to a command all the same.
+// Only execute() passes them on: what a worker leaves behind does not hold the port.
 
 // Counts the sockets, before the master opens any descriptor of its own: those lie above them.
 void count_sockets() {
@@ -674,10 +672,9 @@ void count_sockets() {
 int listen_on(const Address& address) {
   const int family = address.name.any.sa_family;
   const int fd = socket(family, SOCK_STREAM, 0);
-  const int on = 1, v6_only = !address.all;
+  const int on = 1, only = !address.all;
   if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-      (family != AF_INET6 ||
-       setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only) == 0) &&
+      (family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only) == 0) &&
       bind(fd, &address.name.any, address.size) == 0 && listen(fd, SOMAXCONN) == 0)
     return fd;
   const int reason = errno;
@@ -758,14 +755,13 @@ bool open_sockets() {
   return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
 }
 
-// Revives the sockets if a worker has called shutdown(2) on one, which ends it for all. (Linux
-// revives TCP sockets, but no Unix socket.)
+// Revives a TCP socket on which a worker has called shutdown(2), which ends it for all.
 void listen_again() {
   for (int i = given_sockets; i < socket_count; i++) listen(first_socket + i, SOMAXCONN);
 }
 
-// O_NONBLOCK belongs to all that share a socket. The master notes which sockets have it before it
-// tries new code, a bit for each of the first 64, and restores that when the code has failed.
+// O_NONBLOCK belongs to all that share a socket. Before the master tries new code it notes which
+// have it, a bit for each of the first 64, and restores that when the code has failed.
 unsigned long long nonblocking_sockets() {
   unsigned long long bits = 0;
   for (int i = 0; i < min(socket_count, 64); i++)
@@ -1152,12 +1148,6 @@ bool make_environment() {
   caller_environment = environ;
   environ = worker_environment;
   return true;
-}
-
-void restore_environment() {
-  if (worker_environment) environ = caller_environment;
-  free(worker_environment);
-  worker_environment = nullptr;
 }
 
 forkd_worker* load_function(const Job& job) {
@@ -1640,51 +1630,22 @@ void advance_roll(const Census& census, Ms now) {
 
 // ---- The master: the end of a worker ------------------------------------------------------------
 
-// How a worker's process has ended.
-struct End {
-  Phase phase;  // how far it had come
-  bool worked;  // it was healthy: found so, or it returned 0
-  bool good;    // a trial goes on after it: it returned 0 when it had worked or was asked to
-  bool brief;   // see Slot
-  bool failed;  // it ran the pool's code, and ended with another status, unasked, before that
-  int level;    // at which it is logged
-  char text[start_error_size + 96];  // what the log says of it
-};
+using EndText = char[start_error_size + 96];
 
-End describe_end(const Slot& slot, int status, Ms now) {
-  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  const Ms lived = now - slot.started;
-  const bool asked = request_to(slot) == Request::End;
-  const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  const bool crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
-                       signal != SIGTERM && slot.state != State::Aborted &&
-                       slot.state != State::Killed;
-  End end{};
-  end.phase = atomic_load(line_of(slot).phase);
-  end.worked = slot.healthy || (is_zero && end.phase == Phase::Loaded);
-  end.good = is_zero && (end.worked || asked);
-  end.brief = end.worked && !slot.healthy && !asked && slot.code == code_for(slot).number;
-  // With a warm-up below a second, code that crashes at once would start ten times a second.
-  const bool is_proven = slot.healthy && lived >= second;
-  end.failed = runs_pools_code(slot) && !asked && !is_zero && !is_proven;
-  end.level = is_zero || (asked && !crashed) ? LOG_INFO : LOG_WARNING;
-  // If no worker has been healthy yet, the first failed start ends the master; those that follow
-  // are no news.
-  if (end.phase == Phase::Failed)
-    end.level = pool.shutdown.begun                     ? LOG_DEBUG
-                : pool.ever_healthy || !is_wanted(slot) ? LOG_ERR
-                                                        : LOG_CRIT;
-  char* text = end.text + snprintf(end.text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
-  const size_t size = sizeof end.text - 64;
-  if (end.phase == Phase::Failed)
-    snprintf(text, size, "could not start: %.*s", static_cast<int>(start_error_size),
+// What the log says of the end of a worker.
+void describe_end(const Slot& slot, int status, Phase phase, Ms lived, EndText& text) {
+  const int length = snprintf(text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
+  char* const rest = text + length;
+  const size_t size = sizeof text - 64;
+  if (phase == Phase::Failed)
+    snprintf(rest, size, "could not start: %.*s", static_cast<int>(start_error_size),
              shared->start_error[number_of(slot)]);
-  else if (signal)
-    snprintf(text, size, "was ended by signal %d (%s)%s after %.3f s", signal, strsignal(signal),
-             WCOREDUMP(status) ? ", core dumped," : "", seconds(lived));
+  else if (WIFSIGNALED(status))
+    snprintf(rest, size, "was ended by signal %d (%s)%s after %.3f s", WTERMSIG(status),
+             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "",
+             seconds(lived));
   else
-    snprintf(text, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
-  return end;
+    snprintf(rest, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
 }
 
 void free_number(Slot& slot) {
@@ -1697,13 +1658,25 @@ bool is_group_left(const Slot& slot) { return kill(-slot.group, 0) == 0 || errno
 
 // A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
-  const End end = describe_end(slot, status, now);
-  pool.ever_healthy = pool.ever_healthy || end.worked;
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  const Ms lived = now - slot.started;
+  const Phase phase = atomic_load(line_of(slot).phase);
+  const bool asked = request_to(slot) == Request::End;
   const bool was_killed = slot.state == State::Aborted || slot.state == State::Killed;
-  if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && WIFSIGNALED(status))
+  const bool crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
+                       signal != SIGTERM && !was_killed;
+  const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  const bool worked = slot.healthy || (is_zero && phase == Phase::Loaded);
+  // With a warm-up below a second, code that crashes at once would start ten times a second.
+  const bool is_proven = slot.healthy && lived >= second;
+  const bool failed = runs_pools_code(slot) && !asked && !is_zero && !is_proven;
+  EndText text;
+  describe_end(slot, status, phase, lived, text);
+  pool.ever_healthy = pool.ever_healthy || worked;
+  if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
-  slot.failures = end.failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
-  slot.brief = end.brief;
+  slot.failures = failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
+  slot.brief = worked && !slot.healthy && !asked && slot.code == code_for(slot).number;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
@@ -1711,11 +1684,14 @@ void worker_ended(Slot& slot, int status, Ms now) {
   slot.state = State::Empty;
   listen_again();
   const char* when = pool.reload.passes_at == never ? " before it was healthy" : " in its trial";
-  if (&slot == pool.reload.trial && !end.good)
-    trial_failed("%s%s", end.text, end.phase == Phase::Failed ? "" : when);
+  const bool is_last_start = !pool.ever_healthy && is_wanted(slot);  // it ends the master
+  if (&slot == pool.reload.trial && !(is_zero && (worked || asked)))
+    trial_failed("%s%s", text, phase == Phase::Failed ? "" : when);
+  else if (phase == Phase::Failed)
+    log_event(pool.shutdown.begun ? LOG_DEBUG : is_last_start ? LOG_CRIT : LOG_ERR, "%s", text);
   else
-    log_event(end.level, "%s", end.text);
-  if (slot.failures >= turn_after && is_wanted(slot)) turn_back(end.text, now);
+    log_event(is_zero || (asked && !crashed) ? LOG_INFO : LOG_WARNING, "%s", text);
+  if (slot.failures >= turn_after && is_wanted(slot)) turn_back(text, now);
   if (pool.job.is_command() && is_group_left(slot)) {
     const bool for_ever = pool.shutdown.begun && !pool.options.grace;
     slot.state = State::Leftover;
@@ -1723,7 +1699,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
   } else {
     free_number(slot);
   }
-  if (is_wanted(slot) && !pool.ever_healthy) give_up_if_hopeless(end.phase, now);
+  if (is_wanted(slot) && !pool.ever_healthy) give_up_if_hopeless(phase, now);
 }
 
 void reap_worker(Slot& slot, Ms now) {
@@ -2113,8 +2089,7 @@ void wait_until(Ms deadline) {
   // If poll(2) overslept, nothing could run: the container was frozen, say.
   const Ms late = timeout < 0 ? 0 : clock_ms() - (now + timeout);
   if (late > pause_slack) paused += late;
-  const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};
-  if (events < 0 && errno != EINTR) nanosleep(&pause, nullptr);  // no memory: do not spin
+  if (events < 0 && errno != EINTR) poll(nullptr, 0, 10);  // it failed: do not spin
   char bytes[16];
   // It may find no byte: the deadline came first, or the byte comes late and ends the next wait.
   (void)!read(wake_read, bytes, sizeof bytes);
@@ -2140,11 +2115,13 @@ void release() {
   close_all_own();
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
-  restore_environment();
+  if (worker_environment) environ = caller_environment;
+  free(worker_environment);
+  worker_environment = nullptr;
   running = false;
 }
 
-// Prepares the pool and schedules its workers. False on failure, already logged.
+// False on failure, already logged.
 bool begin_pool(const Job& job, const Options& options) {
   pool = {.job = job, .options = options, .target = options.workers};
   // A caller that ignores SIGCHLD expects no zombies (POSIX, _Exit).
@@ -2161,12 +2138,12 @@ bool begin_pool(const Job& job, const Options& options) {
   int ends[2];
   const bool has_pipe =
       open_pipe(ends) && keep_own(wake_read, ends[0]) && keep_own(wake_write, ends[1]);
-  void* memory =
-      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  constexpr int access = PROT_READ | PROT_WRITE, kind = MAP_SHARED | MAP_ANONYMOUS;
+  void* memory = mmap(nullptr, sizeof(Shared), access, kind, -1, 0);
   if (memory != MAP_FAILED) shared = static_cast<Shared*>(memory);
   if (!has_pipe || !shared || !make_environment()) {
-    log_event(LOG_CRIT, "cannot make %s: %s", has_pipe ? "shared memory" : "a pipe",
-              strerror(errno));
+    const char* what = has_pipe ? "shared memory" : "a pipe";
+    log_event(LOG_CRIT, "cannot make %s: %s", what, strerror(errno));
     return false;
   }
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
@@ -2181,7 +2158,7 @@ bool begin_pool(const Job& job, const Options& options) {
   return true;
 }
 
-// The master: runs the pool until it has ended, and returns the exit status.
+// Runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
   if (!begin_pool(job, options)) return exit_failed;
   do {
@@ -2193,9 +2170,8 @@ int run_pool(const Job& job, const Options& options) {
   return pool.shutdown.status;
 }
 
-// As PID 1: ends what the workers have left behind in the namespace, before the kernel kills it
-// together with this process. Takes at most the rest of the grace period; a signal after the one
-// that ended the pool, if one did, cuts it short.
+// As PID 1: ends what the workers have left in the namespace, before the kernel kills it. Takes at
+// most the rest of the grace period; a signal after the one that ended the pool cuts it short.
 void end_leftovers(Ms grace) {
   const bool was_asked = pool.shutdown.begun && pool.shutdown.status != exit_failed;
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
@@ -2248,8 +2224,8 @@ int forkd_worker_number() { return self.number; }
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* given) {
   static char* no_arguments[] = {nullptr};
   Options options;
-  if (running || !function || argc < 0 || (argc > 0 && !argv) ||
-      (given && !convert(*given, options))) {
+  const bool good = function && (argc == 0 || (argc > 0 && argv));
+  if (running || !good || (given && !convert(*given, options))) {
     errno = EINVAL;
     return -1;
   }
@@ -2260,13 +2236,11 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   fflush(nullptr);  // or every worker would write the buffered output again
   // Gives back what was read ahead, or a worker's exit(3) would move the shared offset (POSIX,
   // fflush). Not from a pipe, where musl would discard it.
-  if (lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0)
-    fflush(stdin);  // cppcheck-suppress fflushOnInputStream
-  const int status = run_pool({.spec = "a function of this program",
-                               .function = function,
-                               .argc = argc,
-                               .argv = argv ? argv : no_arguments},
-                              options);
+  // cppcheck-suppress fflushOnInputStream
+  if (lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0) fflush(stdin);
+  Job job{.spec = "a function of this program", .argc = argc, .argv = argv ? argv : no_arguments};
+  job.function = function;
+  const int status = run_pool(job, options);
   restore_handlers();
   release();
   return status;
