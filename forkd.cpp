@@ -257,7 +257,6 @@ int parse_number(const char* text, int highest) {
 }
 
 constexpr double longest_seconds = 1e9;
-
 // Seconds to milliseconds. A positive time stays positive, since 0 means never or for ever.
 Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
@@ -488,8 +487,7 @@ bool keep_own(int& kept, int fd) {
   return kept >= 0;
 }
 
-// Opens /dev/null (or / in a root without /dev) as each of 0, 1 and 2 that is closed. Otherwise the
-// next file that a worker opens would get that number, and the worker's output.
+// Or the next file that a worker opens would get that number, and its output. / is always there.
 void keep_standard_descriptors() {
   for (int fd = 0; fd <= STDERR_FILENO; fd++)
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) open("/", O_RDONLY);
@@ -548,19 +546,13 @@ bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
 // descriptor N. The pid comes from /proc, not getpid(2), because /proc may show another PID
 // namespace.) Without /proc: the path. The descriptor is closed, unless it is the name.
 const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
-  const auto read_link = [&](const char* link) {
-    buffer[max(0, readlink(link, buffer, sizeof buffer - 1))] = '\0';
-  };
-  if (!leads_to(path, code.file)) {
-    char link[64], held[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
-    read_link("/proc/self");
-    snprintf(held, sizeof held, "/proc/%.32s/fd/%d", buffer, code.fd);
-    read_link(link);
-    if (leads_to(buffer, code.file))
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
+  if (!leads_to(path, code.file) && leads_to(link, code.file)) {
+    if (realpath(link, buffer) && leads_to(buffer, code.file))
       path = buffer;
-    else if (leads_to(held, code.file))
-      return strcpy(buffer, held);
+    else if (realpath("/proc/self", buffer))
+      return strcat(buffer, link + strlen("/proc/self"));
   }
   close_own(code.fd);
   return path;
@@ -680,8 +672,7 @@ int listen_on(const Address& address) {
   const int reason = errno;
   if (fd >= 0) close(fd);
   errno = reason;
-  // The kernel has no IPv6, or it is off in this namespace, or no socket is for both (EINVAL,
-  // OpenBSD): listen on IPv4 only.
+  // No IPv6 in the kernel or in this namespace, or no socket for both (EINVAL, OpenBSD): IPv4 only.
   const bool no_v6 = reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL || reason == EINVAL;
   if (!address.all || !no_v6) return -1;
   Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
@@ -755,7 +746,7 @@ bool open_sockets() {
   return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
 }
 
-// Revives a TCP socket on which a worker has called shutdown(2), which ends it for all.
+// Revives TCP sockets: a worker's shutdown(2) ends one for all.
 void listen_again() {
   for (int i = given_sockets; i < socket_count; i++) listen(first_socket + i, SOMAXCONN);
 }
@@ -780,33 +771,26 @@ void restore_sockets(unsigned long long bits) {
 // What a signal means to the master.
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
-void count_signal(int number);  // the master's handler
-void on_request(int number);    // a function worker's handler: it ends at its next yield
-void leave_pool_on_fork();      // the fork handler
+void on_request(int number);  // a function worker's handler: it ends at its next yield
+void leave_pool_on_fork();    // the fork handler
 
 const struct {
   int number;
-  Event event;
-  void (*in_master)(int);
+  Event event;             // Nothing: the master ignores it
   void (*in_worker)(int);  // in a function worker; null: the caller's action
   int flags;               // sa_flags of in_worker
 } signal_table[] = {
-    {SIGCHLD, OnChild, count_signal, nullptr, 0},  // must be first: see begin_pool()
-    {SIGINT, OnStop, count_signal, on_request, SA_RESTART},
-    {SIGQUIT, OnStop, count_signal, on_request, SA_RESTART},
-    {SIGTERM, OnStop, count_signal, on_request, 0},
-    {SIGUSR1, OnGrow, count_signal, SIG_IGN, 0},
-    {SIGUSR2, OnShrink, count_signal, SIG_IGN, 0},
-    {SIGHUP, OnReload, count_signal, on_request, SA_RESTART},
-    {SIGPIPE, Nothing, SIG_IGN, nullptr, 0},
-    {SIGTTOU, Nothing, SIG_IGN, nullptr, 0},
-    {SIGXFSZ, Nothing, SIG_IGN, nullptr, 0},  // if the log is a file at its limit (setrlimit(2))
+    {SIGCHLD, OnChild, nullptr, 0},  // must be first: see begin_pool()
+    {SIGINT, OnStop, on_request, SA_RESTART}, {SIGQUIT, OnStop, on_request, SA_RESTART},
+    {SIGTERM, OnStop, on_request, 0},         {SIGUSR1, OnGrow, SIG_IGN, 0},
+    {SIGUSR2, OnShrink, SIG_IGN, 0},          {SIGHUP, OnReload, on_request, SA_RESTART},
+    {SIGPIPE, Nothing, nullptr, 0},           {SIGTTOU, Nothing, nullptr, 0},
+    {SIGXFSZ, Nothing, nullptr, 0},  // if the log is a file at its limit (setrlimit(2))
 };
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
 
 struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
 sigset_t caller_mask;
-
 int arrived[event_count];  // how often each arrived since the master last consumed it
 int woken;                 // 1: a byte is in the self-pipe, or about to be
 unsigned first_stop_at;    // monotonic_ms() of the first INT, QUIT or TERM, cut to 32 bits
@@ -850,7 +834,7 @@ bool become_master() {
   sigemptyset(&handled);
   for (int i = 0; i < signal_count; i++) {
     sigaddset(&handled, signal_table[i].number);
-    action.sa_handler = signal_table[i].in_master;
+    action.sa_handler = signal_table[i].event == Nothing ? SIG_IGN : count_signal;
     if (sigaction(signal_table[i].number, &action, &caller_action[i]) == 0) continue;
     const KeepErrno keep;
     while (i-- > 0) sigaction(signal_table[i].number, &caller_action[i], nullptr);
@@ -881,8 +865,7 @@ enum class Request : int {
   End,         // end at the next yield, or it has taken room and is ending
 };
 
-// What a worker and the master tell each other. Each has a cache line of its own, so that a worker
-// that yields a hundred million times a second does not slow the others.
+// Each worker has a cache line of its own: one that yields all the time does not slow the others.
 struct alignas(64) Line {
   Request request;       // written by the master, the worker and the worker's signal handler
   int has_stop_fd;       // 1: it may wait in poll(2), so a request is also sent as HUP
@@ -900,7 +883,6 @@ struct Shared {
   Line line[slot_count];  // by worker number
   char start_error[slot_count][start_error_size];  // untouched pages cost nothing
 };
-
 Shared* shared;  // mapped by the master, inherited by the workers
 
 // See tend() for what leads from one to the next.
@@ -932,7 +914,6 @@ struct Slot {
   Ms start_at = 0;             // Waiting, Leftover: when to fork
   Ms kill_at = 0;              // Aborted, Leftover: when to kill
 };
-
 Slot slots[slot_count];
 
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
@@ -943,8 +924,7 @@ Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request)
 enum class Roll {
   None,     // nowhere: all numbers run the pool's code
   Forward,  // old workers are replaced, a few at a time
-  Turning,  // the new code has failed under a number. The code before is the pool's again and on
-            // trial; until it has passed, nobody is let go
+  Turning,  // the code before is the pool's again, and on trial: nobody is let go until it passes
   Back,     // it has passed: workers on the failed code are replaced, a few at a time
   Stuck,    // there is no code to go back to: nobody is let go until the next reload
 };
@@ -999,7 +979,6 @@ const char* stage_name() {
 }
 
 void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
-
 bool is_below_target(const Slot& slot) { return number_of(slot) < pool.target; }
 bool is_wanted(const Slot& slot) {
   return !pool.shutdown.begun &&
@@ -1010,17 +989,10 @@ bool is_wanted(const Slot& slot) {
 Code& code_for(const Slot& slot) {
   return &slot == pool.reload.trial && !pool.reload.tries_old ? trial_code : pool_code;
 }
-
 bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
 
 // The default if the grace period has no end.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
-
-Slot* slot_of(pid_t pid) {
-  for (Slot& slot : slots)
-    if (slot.pid == pid) return &slot;
-  return nullptr;
-}
 
 // ---- Room: how a roll lets old workers go -------------------------------------------------------
 
@@ -1071,7 +1043,6 @@ bool is_own_stop_pipe() {
   return end >= 0 && fstat(end, &is) == 0 && same_file(is, self.stop_file);
 }
 
-// Makes the stop descriptor readable, if there is one.
 void write_stop_byte() {
   if (is_own_stop_pipe()) write_byte(self.stop_pipe[1]);
 }
@@ -1158,8 +1129,7 @@ forkd_worker* load_function(const Job& job) {
   char buffer[PATH_MAX];
   const char* name = find_name(job.path, code, buffer);
   const bool is_pinned = code.fd < 0 && leads_to(name, code.file);
-  struct stat root {
-  }, folder{};
+  struct stat root = {}, folder = {};
   stat("/", &root);
   stat(".", &folder);
   const uid_t user = geteuid();
@@ -1190,9 +1160,8 @@ forkd_worker* load_function(const Job& job) {
   fail_to_start("cannot execute '%s': %s%s", argv[0], strerror(errno), hint);
 }
 
-// Sets the signal actions of a worker, then unblocks the signals. Ignoring a signal discards a
-// pending one: a USR1 or USR2 that came since the fork was meant for the master (pkill). A command
-// then gets the original actions back.
+// Ignoring a signal discards a pending one: a USR1 or USR2 that came since the fork was meant for
+// the master (pkill). A command then gets the original actions back.
 void set_signals(bool is_command) {
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
@@ -1218,10 +1187,8 @@ void set_signals(bool is_command) {
   if (parent != master_pid) _exit(0);
   if (socket_count > 0) snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", self.pid);
   const Job& job = pool.job;
-  if (job.is_command())
-    setpgid(0, 0);
-  else
-    name_process();
+  if (job.is_command()) setpgid(0, 0);
+  name_process();
   if (job.function) reset_getopt();  // the application's; main() has reset the tool's
   set_signals(job.is_command());
   if (!job.path) close_all_own();
@@ -1333,8 +1300,7 @@ void kill_all() {
   }
 }
 
-// Returns when to look again: soon, since a wait that is longer than a pause hides it from the
-// clock.
+// Returns when to look again: soon, since a wait that outlasts a pause hides it from the clock.
 Ms tend_shutdown(Ms now) {
   Shutdown& shutdown = pool.shutdown;
   if (!shutdown.begun) return never;
@@ -1367,8 +1333,7 @@ void give_up_if_hopeless(Phase phase, Ms now) {
 
 // ---- The master: the trial of a reload ----------------------------------------------------------
 
-// Opens the file now at the job's path, to pin it. Null, or the reason for the failure;
-// begin_pool() recognises a missing file by errno.
+// Opens the file now at the job's path. Null, or why that failed; errno says if it is missing.
 const char* pin(Code& code) {
   static int last_number;
   code.number = ++last_number;
@@ -1381,8 +1346,7 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-// The pool's code has changed: workers on another one are old, and numbers that wait out a backoff
-// start at once.
+// The pool's code has changed: others are old, and numbers that wait out a backoff start at once.
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
     slot.failures = 0;  // of another code
@@ -1717,7 +1681,9 @@ void reap(Ms now) {
     if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == EINTR) continue;
     const pid_t pid = first.si_pid;
     if (pid == 0) return;  // no other child has ended
-    Slot* slot = slot_of(pid);
+    Slot* slot = nullptr;
+    for (Slot& each : slots)
+      if (each.pid == pid) slot = &each;
     // A child without a slot is an orphan that this process inherited, or the application's own.
     if (!slot && !pool.reaps_all) break;
     // What is left of a command's group: no other can have the number until the leader is reaped.
@@ -1769,15 +1735,13 @@ Ms tend_leftover(Slot& slot, Ms now) {
   return never;
 }
 
-// How long a worker has to run before it is healthy without a yield. A command has to outlive at
-// least the time in which its execve(2) may fail.
+// How long a worker has to run before it is healthy without a yield. execve(2) may fail late.
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
 Ms load_limit() { return max(finite_grace(), warm_up()); }
 
-// When a process is healthy, as far as that is known: a while after its first yield, or, without a
-// timeout, when it has run for the warm-up time.
+// A while after its first yield or, without a timeout, after the warm-up time. never: not known.
 Ms healthy_at(const Slot& slot) {
   const Ms by_yield = slot.yielded_at + min(second, pool.options.warm_up);
   const Ms by_time = slot.loaded_at + warm_up();
@@ -1785,8 +1749,7 @@ Ms healthy_at(const Slot& slot) {
              slot.loaded_at && !pool.options.timeout ? by_time : never);
 }
 
-// Notes whether a process is healthy, and kills one that hangs while it is loaded. Looks again
-// after a sixteenth of its age, or when it will be healthy.
+// Notes that a process is healthy, or kills one that hangs while it is loaded.
 Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
   const bool loaded = atomic_load(line_of(slot).phase) == Phase::Loaded;
   if (loaded && !slot.loaded_at) slot.loaded_at = now;
@@ -2148,10 +2111,10 @@ bool begin_pool(const Job& job, const Options& options) {
   }
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
-    const bool is_command = errno == ENOENT && !strchr(job.spec, '/');
-    log_event(LOG_CRIT, "cannot load %s: %s%s%s", job.spec, reason,
-              is_command ? " (a colon makes it PATH:SYMBOL; for a command: env " : "",
-              is_command ? job.spec : "");
+    const bool is_bare = errno == ENOENT && !strchr(job.spec, '/');
+    const char* hint = is_bare ? " (a colon makes it PATH:SYMBOL; for a command: env " : "";
+    log_event(LOG_CRIT, "cannot load %s: %s%s%s%s", job.spec, reason, hint, is_bare ? job.spec : "",
+              is_bare ? ")" : "");
     return false;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
