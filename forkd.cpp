@@ -818,6 +818,14 @@ void count_signal(int number) {
 
 int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
 
+bool set_action(int number, void (*handler)(int), int flags, struct sigaction* before = nullptr) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = flags | SA_ONSTACK;  // the code may run on a small stack (a coroutine)
+  sigfillset(&action.sa_mask);
+  return sigaction(number, &action, before) == 0;
+}
+
 // Installs the handlers, even where the caller ignored or blocked a signal. False, with errno.
 bool become_master() {
   master_pid = getpid();
@@ -826,16 +834,14 @@ bool become_master() {
   errno = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork);
   if (errno) return false;
   registered = true;
-  struct sigaction action {};
-  sigfillset(&action.sa_mask);
-  action.sa_flags = SA_RESTART | SA_NOCLDSTOP | SA_ONSTACK;
   pthread_sigmask(SIG_SETMASK, nullptr, &caller_mask);
   sigset_t handled;
   sigemptyset(&handled);
   for (int i = 0; i < signal_count; i++) {
-    sigaddset(&handled, signal_table[i].number);
-    action.sa_handler = signal_table[i].event == Nothing ? SIG_IGN : count_signal;
-    if (sigaction(signal_table[i].number, &action, &caller_action[i]) == 0) continue;
+    const auto& entry = signal_table[i];
+    const auto handler = entry.event == Nothing ? SIG_IGN : count_signal;
+    sigaddset(&handled, entry.number);
+    if (set_action(entry.number, handler, SA_RESTART | SA_NOCLDSTOP, &caller_action[i])) continue;
     const KeepErrno keep;
     while (i-- > 0) sigaction(signal_table[i].number, &caller_action[i], nullptr);
     return false;
@@ -1027,14 +1033,6 @@ struct Self {
   struct stat stop_file {};     // of the pipe
   pthread_mutex_t stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // held while stop_pipe is made
 } self;
-
-void set_action(int number, void (*handler)(int), int flags) {
-  struct sigaction action {};
-  action.sa_handler = handler;
-  action.sa_flags = flags | SA_ONSTACK;  // the code may run on a small stack (a coroutine)
-  sigfillset(&action.sa_mask);
-  sigaction(number, &action, nullptr);
-}
 
 // False also when the worker has closed the stop descriptor and reused its number.
 bool is_own_stop_pipe() {
@@ -1403,29 +1401,27 @@ void drop_trial() {
     note_stage(Stage::Failed, reason);
     return log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
   }
-  log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; the workers stay",
-            reason);
+  log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; workers stay", reason);
   exchange_codes(clock_ms());
   close_own(old_code.fd);
   reload.roll = Roll::Stuck;
 }
 
-Slot* free_extra_slot() {
-  for (Slot* slot = slots + max_workers; slot < slots + slot_count; slot++)
-    if (slot->state == State::Empty) return slot;
-  return nullptr;
-}
-
-void start_trial(Slot& slot, bool tries_old, Ms now) {
+// False: no extra slot is free.
+bool start_trial(bool tries_old, Ms now) {
   Reload& reload = pool.reload;
+  Slot* slot = slots + max_workers;
+  while (slot < slots + slot_count && slot->state != State::Empty) slot++;
+  if (slot == slots + slot_count) return false;
   log_event(LOG_INFO, "reload: trying the %s as worker %d", tries_old ? "code before" : "new code",
-            number_of(slot));
-  reload.trial = &slot;
+            number_of(*slot));
+  reload.trial = slot;
   reload.tries_old = tries_old;
   reload.trial_since = now;
   reload.passes_at = never;
-  slot.brief = false;
-  schedule_start(slot, now);
+  slot->brief = false;
+  schedule_start(*slot, now);
+  return true;
 }
 
 // HUP: begins a trial of the code now at the path. One that is under way is dropped.
@@ -1439,12 +1435,10 @@ void on_reload_signal(Ms now) {
   note_stage(Stage::Trial, "");
   pool_code.nonblocking = nonblocking_sockets();
   const char* reason = pin(trial_code);
-  Slot* slot = free_extra_slot();
   if (reason) return trial_failed("cannot load %s: %s", pool.job.spec, reason);
-  if (!slot) return trial_failed("every extra number has a worker of an earlier reload");
   if (pool.job.path && same_file(trial_code.file, pool_code.file))
     log_event(LOG_INFO, "reload: %s is the very file that the pool runs already", pool.job.path);
-  start_trial(*slot, false, now);
+  if (!start_trial(false, now)) trial_failed("all extra numbers have workers of earlier reloads");
 }
 
 // ---- The master: the roll -----------------------------------------------------------------------
@@ -1512,16 +1506,13 @@ bool is_renewed(const Slot& slot) { return is_at_work(slot) && runs_pools_code(s
 // Begins the trial of the code before, when the pool goes back to it, and ends one that has passed.
 void tend_trial(Ms now) {
   Reload& reload = pool.reload;
-  if (reload.roll == Roll::Turning && !reload.trial)
-    if (Slot* slot = free_extra_slot()) start_trial(*slot, true, now);
+  if (reload.roll == Roll::Turning && !reload.trial) start_trial(true, now);
   if (!reload.trial) return;
   // The time of -c is for new code.
   if (is_at_work(*reload.trial) && reload.passes_at == never)
     reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
-  if (now >= reload.passes_at)
-    begin_roll(now);
-  else
-    look_again(reload.passes_at);
+  if (now < reload.passes_at) return look_again(reload.passes_at);
+  begin_roll(now);
 }
 
 // A count over the numbers below the target.
@@ -1542,9 +1533,8 @@ Census take_census(Ms now) {
   for (const Slot& slot : slots) {
     if (!is_below_target(slot) && &slot != pool.reload.helper) continue;
     const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-    const bool lingers = request == Request::End && !is_leaving(slot, now);
-    census.vacant +=
-        request == Request::TakingRoom || is_leaving(slot, now) || !(is_at_work(slot) || lingers);
+    const bool leaves = request == Request::TakingRoom || is_leaving(slot, now);
+    census.vacant += leaves || !(is_at_work(slot) || request == Request::End);
     if (&slot == pool.reload.helper) continue;
     census.healthy += is_at_work(slot);
     census.renewed += is_renewed(slot);
@@ -1571,11 +1561,11 @@ void tell_waiting(const Census& census, Ms now) {
   if (now < reload.tell_at) return;
   reload.tell_at = never;
   char list[200] = "";
-  size_t length = 0;
-  for (const Slot& slot : slots)
-    if (is_below_target(slot) && !is_renewed(slot) && length < sizeof list)
-      length += static_cast<size_t>(
-          snprintf(list + length, sizeof list - length, " %d", number_of(slot)));
+  for (const Slot& slot : slots) {
+    const size_t length = strlen(list);
+    if (is_below_target(slot) && !is_renewed(slot))
+      snprintf(list + length, sizeof list - length, " %d", number_of(slot));
+  }
   log_event(LOG_INFO, "reload: waits for the workers with these numbers:%s", list);
 }
 
@@ -1598,16 +1588,15 @@ using EndText = char[start_error_size + 96];
 
 // What the log says of the end of a worker.
 void describe_end(const Slot& slot, int status, Phase phase, Ms lived, EndText& text) {
-  const int length = snprintf(text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
-  char* const rest = text + length;
+  char* const rest = text + sprintf(text, "worker %d (pid %d) ", number_of(slot), slot.pid);
   const size_t size = sizeof text - 64;
+  const char* error = shared->start_error[number_of(slot)];
+  const char* core = WCOREDUMP(status) ? ", core dumped," : "";
   if (phase == Phase::Failed)
-    snprintf(rest, size, "could not start: %.*s", static_cast<int>(start_error_size),
-             shared->start_error[number_of(slot)]);
+    snprintf(rest, size, "could not start: %.*s", static_cast<int>(start_error_size), error);
   else if (WIFSIGNALED(status))
     snprintf(rest, size, "was ended by signal %d (%s)%s after %.3f s", WTERMSIG(status),
-             strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped," : "",
-             seconds(lived));
+             strsignal(WTERMSIG(status)), core, seconds(lived));
   else
     snprintf(rest, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
 }
@@ -1632,8 +1621,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
   const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   const bool worked = slot.healthy || (is_zero && phase == Phase::Loaded);
   // With a warm-up below a second, code that crashes at once would start ten times a second.
-  const bool is_proven = slot.healthy && lived >= second;
-  const bool failed = runs_pools_code(slot) && !asked && !is_zero && !is_proven;
+  const bool proven = slot.healthy && lived >= second;
+  const bool failed = runs_pools_code(slot) && !asked && !is_zero && !proven;
   EndText text;
   describe_end(slot, status, phase, lived, text);
   pool.ever_healthy = pool.ever_healthy || worked;
@@ -2221,8 +2210,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   }
   const Job job = parse_job(argc - optind, argv + optind);
   if (options.timeout && job.is_command())
-    fail(exit_usage, "a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
-         job.spec);
+    fail(exit_usage, "a timeout needs a worker that can yield: '%s' is a command", job.spec);
   reset_getopt();  // once for all workers: in each it would cost a page fault
   keep_standard_descriptors();
   running = true;
