@@ -120,7 +120,6 @@ constexpr int max_addresses = 64;  // of -b
 constexpr int first_socket = 3;    // where a worker finds the sockets (sd_listen_fds(3))
 
 using Ms = long long;  // milliseconds of the master's clock, or a difference of two such times
-
 constexpr Ms never = LLONG_MAX;
 constexpr Ms second = 1000;  // from the first yield to health; between looks in a roll or shutdown
 constexpr Ms start_interval = 100;  // between two starts of one worker number
@@ -184,7 +183,6 @@ struct KeepErrno {  // until the end of the scope
 
 // ---- Options ------------------------------------------------------------------------------------
 
-// An address of -b.
 struct Address {
   const char* text;  // as typed
   union Name {
@@ -197,7 +195,6 @@ struct Address {
   bool all;             // one socket for IPv6 and IPv4
   struct stat file {};  // identity of the socket file we made; only that one is removed
 };
-
 Address addresses[max_addresses];  // of -b, in the order of the command line
 int address_count;
 
@@ -224,7 +221,6 @@ struct Job {
   bool is_command() const { return !function && !path; }
 };
 
-// By the numbers of <syslog.h>.
 constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
                                        "warning", nullptr, "info",     "debug"};
 static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
@@ -621,9 +617,8 @@ ssize_t write_line(const char* text, size_t length) {
 }
 
 // Never fails: a line that standard error does not take at once is dropped and counted, and the
-// count precedes the next one that gets through. A pipe takes up to PIPE_BUF bytes whole or not at
-// all (POSIX, write). A terminal, a socket or a full disk may take part of a line: then the next
-// one starts with a newline.
+// next one begins with the count. A pipe takes PIPE_BUF bytes whole or not at all (POSIX, write). A
+// terminal, a socket or a full disk may take part of a line: the next one then ends it.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
   char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
@@ -768,7 +763,6 @@ void restore_sockets(unsigned long long bits) {
 
 // ---- Signals and the self-pipe ------------------------------------------------------------------
 
-// What a signal means to the master.
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
 void on_request(int number);  // a function worker's handler: it ends at its next yield
@@ -817,7 +811,6 @@ void count_signal(int number) {
 }
 
 int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
-
 bool set_action(int number, void (*handler)(int), int flags, struct sigaction* before = nullptr) {
   struct sigaction action {};
   action.sa_handler = handler;
@@ -848,7 +841,6 @@ bool become_master() {
   }
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
 }
-
 void restore_handlers() {
   for (int i = 0; i < signal_count; i++)
     sigaction(signal_table[i].number, &caller_action[i], nullptr);
@@ -938,8 +930,6 @@ enum class Roll {
 // How the last reload that HUP asked for is going.
 enum class Stage { None, Trial, Roll, Complete, Failed };
 
-// Its extra worker first tries the new code. When that has become the pool's, the same worker helps
-// until all numbers run it: that is the roll.
 struct Reload {
   int count = 0;              // HUPs acted on
   Stage stage = Stage::None;  // of the last of these
@@ -977,7 +967,6 @@ struct Pool {
 } pool;
 
 bool goes_back() { return pool.reload.roll == Roll::Turning || pool.reload.roll == Roll::Back; }
-
 const char* stage_name() {
   constexpr const char* names[] = {"none", "trial", "roll", "complete", "failed"};
   const Stage stage = pool.reload.stage;
@@ -1040,7 +1029,6 @@ bool is_own_stop_pipe() {
   struct stat is;
   return end >= 0 && fstat(end, &is) == 0 && same_file(is, self.stop_file);
 }
-
 void write_stop_byte() {
   if (is_own_stop_pipe()) write_byte(self.stop_pipe[1]);
 }
@@ -1093,9 +1081,8 @@ void leave_pool_on_fork() {
 
 // ---- The worker: from fork to its first task ----------------------------------------------------
 
-// What differs between workers. The master formats all but the pid before each fork: setenv(3) and
-// printf(3) in the worker would touch pages that it has not mapped yet. Each of these page faults
-// costs about 2 us, of a start that takes 90.
+// What differs between workers. The master formats all but the pid before each fork: in the worker
+// that would cost page faults, of about 2 us each in a start that takes 90.
 char number_variable[sizeof "FORKD_WORKER=" + 10];
 char pid_variable[sizeof "LISTEN_PID=" + 10];
 char** caller_environment;  // the list, as before the pool
@@ -1165,10 +1152,9 @@ void set_signals(bool is_command) {
   for (int i = 0; i < signal_count; i++) {
     const auto& entry = signal_table[i];
     if (entry.in_worker) set_action(entry.number, entry.in_worker, entry.flags);
-    if (!entry.in_worker || is_command)
-      sigaction(entry.number, &caller_action[i], nullptr);
-    else
-      sigdelset(&mask, entry.number);
+    const bool is_ours = entry.in_worker && !is_command;
+    if (is_ours) sigdelset(&mask, entry.number);
+    if (!is_ours) sigaction(entry.number, &caller_action[i], nullptr);
   }
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
@@ -1199,7 +1185,6 @@ void set_signals(bool is_command) {
 
 // ---- The master: start, request and kill --------------------------------------------------------
 
-// The delay after that many failures in a row.
 Ms backoff(int failures) {
   return failures > 0 ? min(first_backoff << min(failures - 1, 10), longest_backoff) : 0;
 }
@@ -1253,10 +1238,8 @@ void request_end(Slot& slot) {
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
   atomic_store(line_of(slot).request, Request::End);
-  if (is_command)
-    terminate(slot.pid);
-  else if (atomic_load(line_of(slot).has_stop_fd))
-    kill(slot.pid, SIGHUP);
+  if (is_command) return terminate(slot.pid);
+  if (atomic_load(line_of(slot).has_stop_fd)) kill(slot.pid, SIGHUP);
 }
 
 void retire(Slot& slot) {
@@ -1387,7 +1370,6 @@ void drop_trial() {
   close_own(trial_code.fd);
 }
 
-// The trial has failed, or could not begin.
 [[gnu::format(printf, 1, 2)]] void trial_failed(const char* format, ...) {
   char reason[start_error_size + 128];
   va_list args;
@@ -1503,7 +1485,6 @@ bool is_at_work(const Slot& slot) {
 }
 bool is_renewed(const Slot& slot) { return is_at_work(slot) && runs_pools_code(slot); }
 
-// Begins the trial of the code before, when the pool goes back to it, and ends one that has passed.
 void tend_trial(Ms now) {
   Reload& reload = pool.reload;
   if (reload.roll == Roll::Turning && !reload.trial) start_trial(true, now);
@@ -1515,8 +1496,7 @@ void tend_trial(Ms now) {
   begin_roll(now);
 }
 
-// A count over the numbers below the target.
-struct Census {
+struct Census {     // over the numbers below the target
   int healthy = 0;  // healthy workers
   int renewed = 0;  // those that run the pool's code
   int vacant = 0;   // numbers, and the helper, under which nobody works
@@ -1586,9 +1566,8 @@ void advance_roll(const Census& census, Ms now) {
 
 using EndText = char[start_error_size + 96];
 
-// What the log says of the end of a worker.
 void describe_end(const Slot& slot, int status, Phase phase, Ms lived, EndText& text) {
-  char* const rest = text + sprintf(text, "worker %d (pid %d) ", number_of(slot), slot.pid);
+  char* const rest = text + snprintf(text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
   const size_t size = sizeof text - 64;
   const char* error = shared->start_error[number_of(slot)];
   const char* core = WCOREDUMP(status) ? ", core dumped," : "";
@@ -1605,11 +1584,9 @@ void free_number(Slot& slot) {
   slot.state = State::Empty;
   if (is_wanted(slot)) schedule_start(slot, slot.start_at);
 }
-
 // Whether something is left of the group that a command has led: its number is not free then.
 bool is_group_left(const Slot& slot) { return kill(-slot.group, 0) == 0 || errno == EPERM; }
 
-// A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
   const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   const Ms lived = now - slot.started;
@@ -1677,10 +1654,8 @@ void reap(Ms now) {
     if (!slot && !pool.reaps_all) break;
     // What is left of a command's group: no other can have the number until the leader is reaped.
     if (slot && pool.job.is_command()) terminate(-pid);
-    if (slot)
-      reap_worker(*slot, now);
-    else
-      waitpid(pid, nullptr, WNOHANG);
+    if (slot) reap_worker(*slot, now);
+    if (!slot) waitpid(pid, nullptr, WNOHANG);
   }
   // A dead child that is the application's hides those behind it.
   for (Slot& slot : slots)
@@ -1782,7 +1757,6 @@ Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
 //            due: fork           no yield           still there
 //   Waiting -----------> Running --------> Aborted -------------> Killed
 //      ^                    |    SIGABRT      |       SIGKILL        |
-//      |                    |                 |                      |
 //      |                    +----- it ended --+----------------------+
 //      |                               |
 //      +---- the number is wanted -----+----- or not -----> Empty
@@ -1819,7 +1793,6 @@ void grow(Ms now) {
   slot.start_at = now;  // or later: as soon as its old process, if there is one, has ended
   if (slot.state == State::Empty) schedule_start(slot, now);
 }
-
 void shrink() {
   if (pool.target == 1) return log_event(LOG_WARNING, "the target stays 1, the least there can be");
   Slot& slot = slots[--pool.target];
@@ -1827,7 +1800,6 @@ void shrink() {
   retire(slot);
 }
 
-// Acts on the signals that arrived since the last turn. A shutdown ignores USR1, USR2 and HUP.
 void act_on_signals(Ms now) {
   // Before reap(): a worker ended by the signal that also asks for the shutdown has not failed.
   if (consume(OnStop) > 0) {
@@ -2110,7 +2082,6 @@ bool begin_pool(const Job& job, const Options& options) {
   return true;
 }
 
-// Runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
   if (!begin_pool(job, options)) return exit_failed;
   do {
