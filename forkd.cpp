@@ -607,7 +607,6 @@ int print_prefix(char* text, size_t size, int level) {
   return log_is_journal ? snprintf(text, size, "<%d>", level)
                         : snprintf(text, size, "forkd[%d]: %s: ", master_pid, level_names[level]);
 }
-
 ssize_t write_line(const char* text, size_t length) {
   pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
   if (log_is_socket) return send(out.fd, text, length, MSG_DONTWAIT);
@@ -913,7 +912,6 @@ struct Slot {
   Ms kill_at = 0;              // Aborted, Leftover: when to kill
 };
 Slot slots[slot_count];
-
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
@@ -1496,9 +1494,9 @@ void tend_trial(Ms now) {
   begin_roll(now);
 }
 
-struct Census {     // over the numbers below the target
-  int healthy = 0;  // healthy workers
-  int renewed = 0;  // those that run the pool's code
+struct Census {
+  int healthy = 0;  // numbers below the target under which somebody healthy works
+  int renewed = 0;  // those on the pool's code
   int vacant = 0;   // numbers, and the helper, under which nobody works
 };
 
@@ -1818,7 +1816,6 @@ void act_on_signals(Ms now) {
 // What the service manager is told: nothing until the pool is healthy; then 2n + 1, which is
 // READY=1, after the nth HUP; 2n, which is RELOADING=1, while that one is on trial; and STOPPING=1.
 constexpr int nothing = 0, stopping = INT_MAX;
-
 struct Manager {
   sockaddr_un name{};
   socklen_t name_size = 0;   // how many bytes of it are used
