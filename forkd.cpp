@@ -1833,7 +1833,7 @@ void open_notify() {
   if (!path) return;
   const size_t length = strlen(path);
   if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path)
-    return log_event(LOG_WARNING, "NOTIFY_SOCKET is no path or abstract name: '%s'", path);
+    return log_event(LOG_WARNING, "NOTIFY_SOCKET is '%s': no path or abstract name", path);
   manager.name.sun_family = AF_UNIX;
   memcpy(manager.name.sun_path, path, length);
   if (path[0] == '@') manager.name.sun_path[0] = '\0';
