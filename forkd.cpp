@@ -256,7 +256,7 @@ constexpr double longest_seconds = 1e9;
 // Seconds to milliseconds. A positive time stays positive, since 0 means never or for ever.
 Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
-// What takes an option's argument: returns null, or what would be right.
+// The functions that take an option's argument return null, or what would be right.
 template <Ms Options::*member>
 const char* take(Options& options, const char* text) {
   char* end;
@@ -483,7 +483,8 @@ bool keep_own(int& kept, int fd) {
   return kept >= 0;
 }
 
-// Or the next file that a worker opens would get that number, and its output. / is always there.
+// Opens what is closed of 0, 1 and 2: or the next file that a worker opens would get that number,
+// and the worker's output. Where there is no /dev/null, / stands in for it.
 void keep_standard_descriptors() {
   for (int fd = 0; fd <= STDERR_FILENO; fd++)
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) open("/", O_RDONLY);
@@ -678,6 +679,7 @@ int listen_on(const Address& address) {
 
 // Whether this is a socket file that a dead process has left: nothing listens there, so it refuses.
 bool is_stale(const Address& address) {
+  const KeepErrno keep;
   struct stat is;
   const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   if (fd < 0) return false;
@@ -689,8 +691,7 @@ bool is_stale(const Address& address) {
 
 int listen_on_path(Address& address) {
   int fd = listen_on(address);
-  const KeepErrno keep;
-  if (fd < 0 && keep.value == EADDRINUSE && is_stale(address) && unlink(address.text) == 0)
+  if (fd < 0 && errno == EADDRINUSE && is_stale(address) && unlink(address.text) == 0)
     fd = listen_on(address);
   if (fd >= 0) lstat(address.text, &address.file);
   return fd;
@@ -709,7 +710,9 @@ const char* listen_error(const Address& address, int reason) {
   struct stat is;
   if (is_path && reason == EADDRINUSE && lstat(address.text, &is) == 0 && !S_ISSOCK(is.st_mode))
     return "the file exists and is not a socket";
-  if (!is_path && reason == EACCES) return "a port below 1024 needs CAP_NET_BIND_SERVICE";
+  const int port = is_path ? 0 : atoi(strrchr(address.text, ':') + 1);
+  if (!is_path && reason == EACCES && port < IPPORT_RESERVED)
+    return "a port below 1024 needs CAP_NET_BIND_SERVICE";
   return strerror(reason);
 }
 
@@ -767,19 +770,25 @@ enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count }
 void on_request(int number);  // a function worker's handler: it ends at its next yield
 void leave_pool_on_fork();    // the fork handler
 
+// clang-format off
 const struct {
   int number;
   Event event;             // Nothing: the master ignores it
   void (*in_worker)(int);  // in a function worker; null: the caller's action
   int flags;               // sa_flags of in_worker
 } signal_table[] = {
-    {SIGCHLD, OnChild, nullptr, 0},  // must be first: see begin_pool()
-    {SIGINT, OnStop, on_request, SA_RESTART}, {SIGQUIT, OnStop, on_request, SA_RESTART},
-    {SIGTERM, OnStop, on_request, 0},         {SIGUSR1, OnGrow, SIG_IGN, 0},
-    {SIGUSR2, OnShrink, SIG_IGN, 0},          {SIGHUP, OnReload, on_request, SA_RESTART},
-    {SIGPIPE, Nothing, nullptr, 0},           {SIGTTOU, Nothing, nullptr, 0},
+        {SIGCHLD, OnChild, nullptr, 0},  // must be first: see begin_pool()
+    {SIGINT, OnStop, on_request, SA_RESTART},
+    {SIGQUIT, OnStop, on_request, SA_RESTART},
+    {SIGTERM, OnStop, on_request, 0},
+    {SIGUSR1, OnGrow, SIG_IGN, 0},
+    {SIGUSR2, OnShrink, SIG_IGN, 0},
+    {SIGHUP, OnReload, on_request, SA_RESTART},
+    {SIGPIPE, Nothing, nullptr, 0},
+    {SIGTTOU, Nothing, nullptr, 0},
     {SIGXFSZ, Nothing, nullptr, 0},  // if the log is a file at its limit (setrlimit(2))
 };
+// clang-format on
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
 
 struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
@@ -984,6 +993,10 @@ Code& code_for(const Slot& slot) {
 }
 bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
 
+// How long a worker has to run before it is healthy without a yield. execve(2) may fail late.
+Ms warm_up() {
+  return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
+}
 // The default if the grace period has no end.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
@@ -1113,15 +1126,14 @@ forkd_worker* load_function(const Job& job) {
   const char* name = find_name(job.path, code, buffer);
   const bool is_pinned = code.fd < 0 && leads_to(name, code.file);
   struct stat root = {}, folder = {};
-  stat("/", &root);
-  stat(".", &folder);
+  const bool is_known = stat("/", &root) == 0 && stat(".", &folder) == 0;
   const uid_t user = geteuid();
   // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
   void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
   // If the file was replaced meanwhile, either may have been loaded: leave it to a new process. But
   // a constructor may have changed what names lead to: then this says nothing.
-  if (is_pinned && !leads_to(name, code.file) && leads_to("/", root) && leads_to(".", folder) &&
-      geteuid() == user) {
+  if (is_pinned && !leads_to(name, code.file) && is_known && leads_to("/", root) &&
+      leads_to(".", folder) && geteuid() == user) {
     atomic_store(self.line->request, Request::End);
     _exit(0);
   }
@@ -1432,6 +1444,7 @@ void begin_roll(Ms now) {
   reload.helper = reload.trial;
   reload.trial = nullptr;
   reload.roll_since = reload.trial_since;
+  reload.renewed = 0;
   reload.tell_at = now + finite_grace();
   if (reload.tries_old) {
     reload.roll = Roll::Back;
@@ -1594,7 +1607,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
   const bool crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
                        signal != SIGTERM && !was_killed;
   const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  const bool worked = slot.healthy || (is_zero && phase == Phase::Loaded);
+  const bool needs_nothing = warm_up() == 0 && !pool.options.timeout;  // but to be loaded
+  const bool worked = slot.healthy || (phase == Phase::Loaded && (is_zero || needs_nothing));
   // With a warm-up below a second, code that crashes at once would start ten times a second.
   const bool proven = slot.healthy && lived >= second;
   const bool failed = runs_pools_code(slot) && !asked && !is_zero && !proven;
@@ -1604,7 +1618,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
   if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
   slot.failures = failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
-  slot.brief = worked && !slot.healthy && !asked && slot.code == code_for(slot).number;
+  slot.brief = is_zero && worked && !slot.healthy && !asked && slot.code == code_for(slot).number;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
@@ -1633,8 +1647,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
 void reap_worker(Slot& slot, Ms now) {
   int status;
   pid_t pid;
-  while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) {
-  }
+  while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) continue;
   if (pid > 0) worker_ended(slot, status, now);
 }
 
@@ -1697,10 +1710,6 @@ Ms tend_leftover(Slot& slot, Ms now) {
   return never;
 }
 
-// How long a worker has to run before it is healthy without a yield. execve(2) may fail late.
-Ms warm_up() {
-  return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
-}
 Ms load_limit() { return max(finite_grace(), warm_up()); }
 
 // A while after its first yield or, without a timeout, after the warm-up time. never: not known.
@@ -1909,7 +1918,7 @@ bool state_failed;                 // that could not be written, and the log say
 const char* replace_state(const char* path) {
   struct stat is {};
   const int standing = state_fd < 0 ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
-  const bool is_held = standing >= 0 && flock(standing, LOCK_EX | LOCK_NB) != 0;
+  const bool is_held = standing >= 0 && flock(standing, LOCK_SH | LOCK_NB) != 0;
   const bool is_other = standing >= 0 && fstat(standing, &is) == 0 && !S_ISREG(is.st_mode);
   if (standing >= 0) close(standing);
   if (is_held) return "another forkd keeps its state there";
@@ -1918,13 +1927,13 @@ const char* replace_state(const char* path) {
   if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return strerror(ENAMETOOLONG);
   const int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   const auto size = static_cast<ssize_t>(strlen(state_text));
-  if (fd >= 0) errno = ENOSPC;  // if write(2) takes only a part
-  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
-      write(fd, state_text, strlen(state_text)) == size && rename(next, path) == 0)
+  const bool is_ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+  if (is_ours) errno = ENOSPC;  // if write(2) takes only a part
+  if (is_ours && write(fd, state_text, strlen(state_text)) == size && rename(next, path) == 0)
     return keep_own(state_fd, fd) ? nullptr : strerror(errno);
   const char* reason = strerror(errno);
+  if (is_ours) unlink(next);
   if (fd >= 0) close(fd);
-  unlink(next);
   return reason;
 }
 
@@ -2098,8 +2107,7 @@ void end_leftovers(Ms grace) {
   const Ms deadline = grace ? since + grace : never;
   terminate(-1);
   for (Ms now = clock_ms(); now < deadline; now = clock_ms()) {
-    while (waitpid(-1, nullptr, WNOHANG) > 0) {
-    }
+    while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
     if (kill(-1, 0) != 0 || atomic_load(stop_requests) > was_asked) return;
     wait_until(min(deadline, now + leftover_interval));
   }
