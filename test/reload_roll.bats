@@ -384,6 +384,27 @@ END
   never runs 1 3
 }
 
+@test "nobody is let go while the extra worker has died and the next one is not healthy" {
+  start -n 2 -g 1000 -w 0
+  all_ready 2
+  for number in 0 1; do
+    order task.1.$number wait
+    eventually waits task.1.$number
+  done
+  reload two
+  eventually is_ready 2 1024
+  order load.2.1024 wait
+  kill -KILL "$(ready_pid 2 1024)"
+  eventually waits load.2.1024
+  # Worker 1 yields, and comes to its next task.
+  order task.1 wait
+  rm task.1.1
+  eventually waits task.1
+  never printed "^let go"
+  rm task.1 task.1.0 load.2.1024
+  eventually logged "reload complete"
+}
+
 @test "the extra worker stays until every number has a worker on the new code, and the roll waits for a long task" {
   beside_a_busy_worker -n 3
   eventually is_ready 2 1

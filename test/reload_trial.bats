@@ -79,6 +79,7 @@ END
   done <<'END'
 1000|before it was healthy|ready|
 300|before it was healthy|ready|-w 0.3
+300|before it was healthy|ready|-w 0.3 -t 1000
 1000|before it was healthy|ready|-w 1.5 -t 1000
 3000|before it was healthy|waits|-w 3
 5000|in its trial|ready|-w 0 -c 5
@@ -214,18 +215,19 @@ END
 }
 
 @test "an extra worker that is sent a signal while it loads the code has tried nothing: another one does" {
-  start -w 0
+  start
   eventually is_ready 1 0
   order load.2 wait
+  order first.2 fail
   reload two
   eventually waits load.2
   first=$(pid_of 1024)
   kill -HUP "$first"
   rm load.2
   eventually logged "info: worker 1024 (pid $first) exited with status 0"
-  eventually logged "reload complete"
-  logged_times 0 "reload failed"
-  [ "$(pid_of 1024)" != "$first" ]
+  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 5 .* before it was healthy"
+  starts_of 1024 2
+  logged_times 0 "has passed"
 }
 
 @test "HUP drops a trial that is under way, eight times in a row also while the code is loaded; then no number is left" {
