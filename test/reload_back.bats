@@ -256,6 +256,8 @@ END
 
 @test "when the code before does not run any more the pool stands still, until the next reload" {
   turn -w 0
+  eventually is_ready 1 2 2
+  third=$(ready_pid 1 2)
   order load.1.1025 fail
   eventually logged "error: reload stands still: the code before fails, too: worker 1025 (pid [0-9]*) exited with status 5 after .* s before it was healthy; the workers stay"
   # The new code is the pool's again; and nothing is tried or let go.
@@ -265,6 +267,12 @@ END
   signal USR1
   eventually is_ready 2 3
   nobody_was_let_go
+  # Nor is the one on the code before, although it yields.
+  yields=$(grep -c "^waits task.1.2" out)
+  order task.1.2 wait
+  eventually waits task.1.2 $((yields + 1))
+  kill -0 "$third"
+  rm task.1.2
   logged_times 1 "trying the code before"
   logged_times 1 "stands still"
   logged_times 1 "going back"
