@@ -105,7 +105,7 @@ leads_group() { [ $(($(ps -o pgid= -p "$1"))) -eq "$1" ]; }
 @test "a command that does not exist ends the master with 1 and its name" {
   run_forkd -n 3 no-such-command-anywhere
   ends_with 1
-  logged "critical: .*cannot execute 'no-such-command-anywhere': it is not in PATH, or its interpreter is missing$"
+  logged "critical: .*cannot execute 'no-such-command-anywhere': No such file or directory in PATH$"
 }
 
 @test "a command that may not be executed ends the master with 1 and the reason" {
@@ -126,13 +126,13 @@ leads_group() { [ $(($(ps -o pgid= -p "$1"))) -eq "$1" ]; }
   chmod +x job
   run_forkd ./job
   ends_with 1
-  logged "cannot execute './job': its interpreter is missing"
+  logged "cannot execute './job': No such file or directory, or its interpreter is missing"
   run_forkd job
   ends_with 1
-  logged "cannot execute 'job': it is not in PATH, or its interpreter is missing; for the file here: ./job"
+  logged "cannot execute 'job': No such file or directory in PATH; for the file here put ./ before it"
   run_forkd 'python3 job.py'
   ends_with 1
-  logged "cannot execute 'python3 job.py': it is not in PATH"
+  logged "cannot execute 'python3 job.py': No such file or directory in PATH$"
   run_forkd node:18
   ends_with 1
   logged "cannot load node:18: No such file or directory (a colon makes it PATH:SYMBOL; for a command: env node:18)"

@@ -168,12 +168,12 @@ hear() { kill -CONT "$manager"; }
   eventually logged "worker 1 .* exited with status 1"
   eventually heard "STATUS=1 of 2"
   signal HUP
-  eventually heard "STATUS=. of 2 workers healthy, . on the new code; last reload: succeeded"
+  eventually heard "STATUS=. of 2 workers healthy, . on the code before; last reload: back: worker 1 .* exited with status 1"
   heard_times 0 READY=1
   touch file
   eventually heard "READY=1"
   heard_times 0 RELOADING=1
-  eventually logged "reload complete"
+  eventually logged "back on the code before"
   rm file
   : >heard
   kill -KILL "$(pid_of 1)"
@@ -211,9 +211,9 @@ hear() { kill -CONT "$manager"; }
   eventually printed "^busy"
   deploy two
   signal HUP
-  eventually heard "STATUS=2 of 2 workers healthy, 1 on the new code; last reload: succeeded$"
+  eventually heard "STATUS=2 of 2 workers healthy, 1 on the new code; last reload: roll$"
   signal TERM
-  eventually heard "STOPPING=1 STATUS=2 of 2 workers healthy; last reload: succeeded$"
+  eventually heard "STOPPING=1 STATUS=2 of 2 workers healthy; last reload: roll$"
   rm stay
   ends_with 0
   # The extra worker is none of them.
@@ -231,8 +231,8 @@ hear() { kill -CONT "$manager"; }
   eventually heard_times 2 READY=1
   news | grep -v '^STATUS' | sed 1d >later
   cat later
-  [ "$(sed -n 1p later)" = "RELOADING=1 MONOTONIC_USEC=... STATUS=2 of 2 workers healthy; last reload: none" ]
-  [[ $(sed -n 2p later) == "READY=1 STATUS="?" of 2 workers healthy, "?" on the new code; last reload: succeeded" ]]
+  [ "$(sed -n 1p later)" = "RELOADING=1 MONOTONIC_USEC=... STATUS=2 of 2 workers healthy; last reload: trial" ]
+  [[ $(sed -n 2p later) == "READY=1 STATUS="?" of 2 workers healthy, "?" on the new code; last reload: roll" ]]
   for i in 2 3 4 5; do
     eventually logged_times $((i - 1)) "reload complete"
     "$BIN/notify_sink" hup "$master" >>hups
@@ -274,7 +274,7 @@ hear() { kill -CONT "$manager"; }
   heard_times 1 READY=1
   rm slow
   eventually logged "reload complete"
-  eventually heard "STATUS=1 of 1 workers healthy; last reload: succeeded$"
+  eventually heard "STATUS=1 of 1 workers healthy; last reload: complete$"
   heard_times 2 READY=1
   # The master has looked many times meanwhile. It says nothing twice.
   [ -z "$(news | sed 's/ MONOTONIC_USEC=[.]*//' | grep -v RELOADING | uniq -d)" ]
@@ -304,7 +304,7 @@ STOPPING=1'
   done
   cp "$W" "$folder/w.so"
   signal HUP
-  eventually heard "READY=1 STATUS=. of 2 workers healthy, 0 on the new code; last reload: succeeded"
+  eventually heard "READY=1 STATUS=. of 2 workers healthy, 0 on the new code; last reload: roll"
 }
 
 # "reload complete" is logged in the turn of the master that tries to send what is due then. After it
@@ -332,7 +332,7 @@ STOPPING=1'
   eventually heard RELOADING=1
   rm slow
   eventually logged_times 3 "reload complete"
-  eventually heard "STATUS=1 of 1 workers healthy; last reload: succeeded$"
+  eventually heard "STATUS=1 of 1 workers healthy; last reload: complete$"
   heard_times 1 RELOADING=1
   heard_times 1 READY=1
   deafen

@@ -4,6 +4,18 @@
 load helper
 load virtual
 
+# shut_down_at_0 WORD STATUS ARGUMENT ...: in virtual time, TERM comes as soon as the worker has said WORD, and
+# no time has passed.
+shut_down_at_0() {
+  echo 0 >time
+  run_virtual "${@:3}"
+  eventually printed "$1"
+  signal TERM
+  eventually logged "shutting down"
+  rm time
+  ends_with "$2"
+}
+
 @test "a task that is under way at shutdown is finished, and the master ends as soon as the last worker has" {
   run_forkd -g 1000 -n 3 "$W:tasks" tally
   eventually test -s tally
@@ -16,18 +28,14 @@ load virtual
 
 @test "from half of the grace period on workers get TERM and CONT once a second, commands do not, and all KILL at its end" {
   needs_virtual_time
-  run_virtual -g 7 "$W:hangs"
-  eventually printed hangs
-  stops_with 3
+  shut_down_at_0 hangs 3 -g 7 "$W:hangs"
   [ "$(times 'kill 15' | tr '\n' ' ')" = "3500 4500 5500 6500 " ]
   [ "$(times 'kill 18' | tr '\n' ' ')" = "3500 4500 5500 6500 " ]
   [ "$(times 'kill 9')" = 7000 ]
   logged "warning: worker 0 (pid [0-9]*) has not ended and is killed$"
 
   anew
-  run_virtual -g 7 sh -c 'trap "echo term" TERM; echo ready; while :; do sleep 0.05; done'
-  eventually printed ready
-  stops_with 3
+  shut_down_at_0 ready 3 -g 7 sh -c 'trap "echo term" TERM; echo ready; while :; do sleep 0.05; done'
   [ "$(times 'kill 15' | head -n 1)" = 0 ]
   # The leader and its group.
   [ "$(times 'kill 9' | head -n 2 | tr '\n' ' ')" = "7000 7000 " ]
@@ -36,11 +44,12 @@ load virtual
 
 @test "with -g 0 workers are never killed, but woken up from four seconds on" {
   needs_virtual_time
+  echo 0 >time
   run_virtual -g 0 "$W:hangs"
   eventually printed hangs
-  echo 20000 >time
   signal TERM
-  eventually printed "^time 20000 stands"
+  eventually logged "shutting down"
+  time_until 20000
   [ "$(times 'kill 15' | tr '\n' ' ')" = "$(seq 4000 1000 20000 | tr '\n' ' ')" ]
   [ -z "$(times 'kill 9')" ]
 
@@ -192,9 +201,7 @@ END
 @test "a worker that cannot be killed is said to be so, with the reason, and not waited for: status 3" {
   needs_virtual_time
   touch no_kill
-  run_virtual -g 0.3 sh -c 'trap "" TERM; echo ready; while :; do sleep 0.05; done'
-  eventually printed ready
-  stops_with 3
+  shut_down_at_0 ready 3 -g 0.3 sh -c 'trap "" TERM; echo ready; while :; do sleep 0.05; done'
   [ "$(times 'kill 9' | tr '\n' ' ')" = "300 300 " ]
   logged "error: worker 0 (pid [0-9]*) has not ended and cannot be killed: Operation not permitted"
   kill -KILL "$(pid_of 0)"
