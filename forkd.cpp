@@ -386,7 +386,7 @@ constexpr struct Choice {
     const char letter[] = {'-', choice.letter, ',', '\0'};
     char form[32];
     snprintf(form, sizeof form, "--%s %s", choice.name, choice.argument ? choice.argument : "");
-    printf("  %3s %-22s %s\n", choice.letter ? letter : "", form, choice.help);
+    printf("  %3s %-21s %s\n", choice.letter ? letter : "", form, choice.help);
   }
   printf("\nUSR1 adds a worker, USR2 removes one, HUP tries new code and then replaces the\n"
          "workers; INT, QUIT and TERM shut down, a second one kills. See forkd(1).\n");
@@ -437,11 +437,10 @@ bool convert(const forkd_options& given, Options& options) {
 }
 
 Job parse_job(int argc, char** argv) {
-  if (argc == 0) usage_error("no worker: give PATH:SYMBOL, or a command");
+  if (argc == 0 || !*argv[0]) usage_error("no worker: give PATH:SYMBOL, or a command");
   Job job{.spec = argv[0], .argc = argc, .argv = argv};
   const size_t size = strlen(job.spec);
   const char* colon = strrchr(job.spec, ':');
-  if (size == 0) usage_error("empty worker '': give PATH:SYMBOL, or a command");
   if (!colon && size >= 3 && strcmp(job.spec + size - 3, ".so") == 0)
     usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
   if (!colon) return job;

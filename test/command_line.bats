@@ -43,7 +43,7 @@ accepted() {
   while IFS= read -r line; do refused "$line"; done <<'END'
  => no worker
 -n 3 -l debug => no worker
-'' => empty worker ''
+'' => no worker
 ./x.so => './x.so' names no function: give ./x.so:SYMBOL
 .so => '.so' names no function
 ./x.so: => empty symbol
@@ -62,9 +62,9 @@ accepted() {
 -t 0.0001 false => 'false' is a command
 -t .0000000000000000000000000001 false => 'false' is a command
 -l loud ./w.so:run => 'loud': must be debug, info, warning, error or critical
--l $'a\nb' ./w.so:run => wrong log level 'a?b'
--l $'\001a\t b\033\177' ./w.so:run => wrong log level '?a? b??'
--l 'größer ~!' ./w.so:run => wrong log level 'größer ~!'
+-l $'a\nb' ./w.so:run => wrong --log-level 'a?b'
+-l $'\001a\t b\033\177' ./w.so:run => wrong --log-level '?a? b??'
+-l 'größer ~!' ./w.so:run => wrong --log-level 'größer ~!'
 END
 }
 
@@ -73,11 +73,11 @@ END
     refused "-n '$value' ./w.so:run => '$value': must be a whole number from 1 to 1024"
   done
   for value in -1 -0 +5 x 4x '' . 1.2.3 1e3 inf nan 0x10 ' 1' '1 ' 1,5 1000000000.5 1000000001 99999999999999999999; do
-    refused "-g '$value' ./w.so:run => wrong grace period '$value': must be seconds from 0 to 1000000000, such as"
+    refused "-g '$value' ./w.so:run => wrong --grace '$value': must be seconds from 0 to 1000000000, such as"
   done
   for value in -1 '' 1000000001; do
-    refused "-t '$value' ./w.so:run => wrong timeout '$value': must be seconds"
-    refused "-w '$value' ./w.so:run => wrong warm-up '$value': must be seconds"
+    refused "-t '$value' ./w.so:run => wrong --timeout '$value': must be seconds"
+    refused "-w '$value' ./w.so:run => wrong --warm-up '$value': must be seconds"
   done
   for value in INFO inf infos debu warn err crit notice emergency '' 6; do
     refused "-l '$value' ./w.so:run => '$value': must be debug"
@@ -104,7 +104,7 @@ END
     accepted "-g $value -t $value -w $value ./missing.so:run => 1"
   done
   # Each of these has another default, and shows in what is refused.
-  for option in bind:address grace:'grace period' log-level:'log level' timeout:timeout warm-up:warm-up; do
+  for option in bind grace log-level timeout warm-up; do
     letter=${option%"${option#?}"} name=${option%:*}
     for form in -$letter --$name --$letter; do refused "$form -x ./w.so:run => wrong ${option#*:} '-x'"; done
     for form in -$letter --$name= --$letter=; do refused "${form}x ./w.so:run => wrong ${option#*:} 'x'"; done
@@ -130,7 +130,7 @@ looked_for() {
 
 @test "a very long argument is cut, and the line still ends with the hint" {
   printf -v long '%0100000d' 0
-  refused "-l $long ./w.so:run => wrong log level '00000"
+  refused "-l $long ./w.so:run => wrong --log-level '00000"
   [ "$(wc -c <err)" -lt 1000 ]
   refused "-b 127.0.0.1:${long::300} ./w.so:run => the port must be a number"
 }

@@ -207,6 +207,8 @@ struct {
   Ms room_limit = 0;
   int fork_failures = 0;
   Ms fork_at = 0;           // not before this
+  int version = -1;         // of the code that should be the pool's; -1: none yet;
+  int version_before = 0;   // and of that to which it may go back, or which it has given up
   bool ready = false;       // READY=1 was said
   bool hup_untold = false;  // a HUP was taken, and RELOADING=1 not said yet
   bool stopping = false;
@@ -221,6 +223,7 @@ bool is_loaded(const Worker& w) { return line_of(w).phase == Phase::Loaded; }
 bool has_yielded(const Worker& w) { return line_of(w).yields > 0; }
 bool is_alive(const Worker& w) { return w.pid && w.life != Life::Dead; }
 bool is_group_left(const Worker& w) { return now < w.group_until; }
+int version_of(const Code& code) { return static_cast<int>(code.file.st_ino) - first_file; }
 bool is_old(const Worker& w) { return w.pid && slots[w.number].code != pool_code.number; }
 
 // Whether it may count as healthy; or, with a delay, has to. Waits are no longer than a second.
@@ -275,7 +278,9 @@ void check_room(Worker& w) {
   w.asked_at = awake();
   if (!in_worker) seen.room_limit = max(1, pool.target / 4);
   if (!lets_go()) broken("worker %d is let go, though no roll is under way", w.number);
-  for (int i = 0; i < pool.target; i++) away += workers[i].away = is_away(workers[i]);
+  for (Worker& n : workers)  // the helper counts as a number
+    if (n.number < pool.target || &slots[n.number] == pool.reload.helper)
+      away += n.away = is_away(n);
   if (away > seen.room_limit)
     broken("%d of %d workers were let go and are not back: no room for that", away, pool.target);
 }
@@ -334,6 +339,21 @@ void check_message(bool is_ready) {
 }
 
 // The following are true whenever the master sleeps.
+void check_reload() {
+  const Reload& reload = pool.reload;
+  for (const Worker& w : workers) {
+    const Slot* slot = &slots[w.number];
+    const bool has_part = slot == reload.trial || slot == reload.helper;
+    if (w.number >= max_workers && is_alive(w) && !has_part && w.asked_at == never)
+      broken("extra worker %d has no part in a reload, but is not asked to end", w.number);
+    if (run.kind == Kind::Library && reload.roll == Roll::Forward && is_wanted(*slot) &&
+        slot != reload.trial && w.failures_least >= 2)
+      broken("the new code has failed twice in a row as worker %d, but the pool keeps it",
+             w.number);
+  }
+  if (run.kind == Kind::Library && seen.version >= 0 && version_of(pool_code) != seen.version)
+    broken("the pool's code is version %d, not %d", version_of(pool_code), seen.version);
+}
 void check_restarts() {
   for (const Worker& w : workers)
     if (is_wanted(slots[w.number]) && !w.pid && !is_group_left(w) &&
@@ -565,8 +585,8 @@ void take_turn() {
   // It has noticed a pause when poll(2) returned.
   if (now - deadline > pause_slack) paused += now - deadline;
   wait_until(clock());
-    forkd_turn(clock());
-turned = waiting = true;
+  forkd_turn(clock());
+  turned = waiting = true;
   in_worker = w;
 }
 
@@ -630,6 +650,7 @@ pid_t fork_worker() {
   const int number = atoi(number_variable + strlen("FORKD_WORKER="));
   Worker& w = worker_with(number);
   check_start(w);
+  if (seen.version < 0) seen.version = version_of(pool_code);
   w.started = clock();
   if (call_fails()) {
     if (!is_new_trial(w)) seen.fork_at = clock() + backoff_after(++seen.fork_failures);
@@ -638,9 +659,7 @@ pid_t fork_worker() {
   seen.fork_failures = 0;
   w.pid = ++forks * 2048 + number;  // so it says the number, too
   w.version = run.newest;
-  if (run.kind == Kind::Library)
-    w.version =
-        static_cast<int>((is_new_trial(w) ? trial_code : pool_code).file.st_ino) - first_file;
+  if (run.kind == Kind::Library) w.version = version_of(is_new_trial(w) ? trial_code : pool_code);
   w.plan = !calm && one_in(run.oddity) ? static_cast<Plan>(below(7)) : run.versions[w.version];
   w.task = 1 + below(calm ? 50 : one_in(16) ? 15000 : 200);
   w.immune = !calm && one_in(20);
@@ -701,6 +720,7 @@ int wait_for_byte(const pollfd*, int timeout) {
   between();
   if (timeout != 0 && bytes_in_pipe == 0) {
     check_restarts();
+    check_reload();
     check_signals();
     check_reaped();
     check_shutdown();
@@ -734,6 +754,15 @@ ssize_t take_line(const char* text, size_t size) {
   if (strstr(line, "every worker runs") || strstr(line, "info: back on")) check_roll();
   const bool passed = strstr(line, "has passed its trial");
   if (passed) check_trial(worker_with(number_of(*pool.reload.trial)));
+  if (passed && !pool.reload.tries_old) {
+    if (pool.reload.roll != Roll::Forward) seen.version_before = seen.version;
+    seen.version = version_of(trial_code);
+  }
+  if (strstr(line, "going back") || strstr(line, "fails, too")) {
+    const int version = seen.version;
+    seen.version = seen.version_before;
+    seen.version_before = version;
+  }
   for (Worker& w : workers)
     if ((passed && !pool.reload.tries_old) || strstr(line, "going back") ||
         strstr(line, "fails, too"))

@@ -35,7 +35,7 @@ malformed() {
   local must=$1 address
   shift
   for address; do
-    fails_with 2 "forkd: wrong address '${address//[*[]/?}': $must *" "$FORKD" -b "$address" sh -c "$never" || return
+    fails_with 2 "forkd: wrong --bind '${address//[*[]/?}': $must *" "$FORKD" -b "$address" sh -c "$never" || return
   done
 }
 
