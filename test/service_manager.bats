@@ -4,6 +4,7 @@
 # With -w 0 a worker is healthy as soon as it is loaded, with -t as well as soon as it has yielded.
 
 load helper
+load virtual
 
 # manager [ADDRESS]: starts a service manager, which writes what it hears to the file heard.
 manager() {
@@ -270,6 +271,7 @@ hear() { kill -CONT "$manager"; }
   signal HUP
   eventually printed "^slow 1024"
   signal HUP
+  eventually logged "info: reload: the trial of worker 1024 is dropped$"
   eventually heard_times 2 RELOADING=1
   heard_times 1 READY=1
   rm slow
@@ -499,4 +501,27 @@ close_together() { awk '/WATCHDOG/ { if (last && $1 - last < 190000) found = 1; 
   done
   eventually heard_times 5 READY=1
   heard_times 0 WATCHDOG
+}
+
+@test "WATCHDOG=1 is said in its time also while many workers start and each fork takes long" {
+  needs_virtual_time
+  manager
+  # Time passes in fork alone: four seconds of it.
+  echo 0 >time
+  echo 100 >slow_fork
+  WATCHDOG_USEC=1000000 run_virtual -n 40 "$W:steady"
+  eventually logged "worker 39 (pid [0-9]*) started"
+  eventually heard_at_least 7 WATCHDOG=1
+}
+
+@test "a number whose worker ends with 0 at once is healthy no longer when fork fails" {
+  needs_virtual_time
+  manager
+  run_virtual "$W:returns" 0
+  eventually heard "READY=1 STATUS=1 of 1"
+  touch no_fork
+  eventually heard "STATUS=0 of 1"
+  : >heard
+  rm no_fork
+  eventually heard "STATUS=1 of 1"
 }

@@ -206,3 +206,32 @@ END
   logged "error: worker 0 (pid [0-9]*) has not ended and cannot be killed: Operation not permitted"
   kill -KILL "$(pid_of 0)"
 }
+
+@test "time for which the pool is frozen brings the end of the grace period no nearer" {
+  needs_virtual_time
+  echo 9000 >freeze
+  shut_down_at_0 hangs 3 "$W:hangs"
+  [ "$(times 'kill 9')" = 17000 ]
+}
+
+@test "in a shutdown the master waits for a second at most: a longer wait would hide a freeze" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -o trace -e trace=poll,ppoll,restart_syscall "$FORKD" -g 1000 sh -c 'trap "" TERM; echo ready; while :; do sleep 0.05; done' >>out 2>>log 3>&- &
+  tracer=$!
+  eventually printed ready
+  kill -TERM "$(living "$tracer")"
+  eventually found '\(, \(1000\|9[0-9][0-9]\)\|tv_nsec=9[0-9]*}, NULL, 8\|tv_sec=1, tv_nsec=0}, NULL, [08]\)) *= 0 (Timeout)' trace
+  eventually found '= 0 (Timeout)' trace
+  kill -KILL $(tree "$tracer")
+}
+
+@test "a crash at the end is a warning, also when the worker was asked to end; a request that ends it is not" {
+  run_forkd -n 3 "$W:crashes_at_end"
+  eventually printed_times 3 up
+  signal USR2
+  eventually logged "warning: worker 2 (pid [0-9]*) was ended by signal 13"
+  signal USR2
+  eventually logged "warning: worker 1 (pid [0-9]*) was ended by signal 11"
+  stops_with 0
+  logged "info: worker 0 (pid [0-9]*) was ended by signal 15"
+}

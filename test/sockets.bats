@@ -426,6 +426,40 @@ closed_on_exec() {
   grep -x '[3-9]' descriptors
 }
 
+# flags_of FD: those of the master's descriptor.
+flags_of() { sed -n 's/^flags:[^0-9]*//p' "/proc/$master/fdinfo/$1"; }
+is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
+
+@test "O_NONBLOCK of the sockets is as before when a reload has failed, in its trial or in its roll" {
+  grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
+  cp "$W" code.so
+  # The second one has it from the start.
+  run_forkd -w 0 -n 2 -b ./one -b ./two ./code.so:last_nonblocking "@told"
+  eventually has_workers 2
+  eventually is_nonblocking 4
+  for number in 1024 1; do
+    deploy workers
+    echo $number >@told
+    signal HUP
+    eventually logged "reload failed: worker $number .* exited with status 3"
+    rm @told
+    [ $number = 1024 ] || eventually logged "back on the code before"
+    never is_nonblocking 3
+    is_nonblocking 4
+  done
+}
+
+@test "a program that a worker leaves behind does not hold the port" {
+  ports one
+  run_forkd -b "127.0.0.1:$one" "$W:leaves_program" child
+  eventually test -s child
+  stops_with 0
+  kill -0 "$(cat child)"
+  run_forkd -b "127.0.0.1:$one" "$HTTPD:run"
+  answers "127.0.0.1:$one"
+  kill -KILL "$(cat child)"
+}
+
 # --- connections while workers come and go
 
 # reload_to FILE: puts that at the path, and sends HUP.
@@ -529,4 +563,19 @@ questions="$questions answered"
   wait "$background"
   [ "$(tail -n 1 whole)" = "ok 2 refused 0 cut 0 other 0" ]
   ends_with 0
+}
+
+@test "a worker that shuts the sockets down ends them for its own time only" {
+  ports one two
+  addresses=127.0.0.1:$one
+  ! has_v6 || addresses="$addresses [::1]:$two"
+  run_forkd -w 0 $(printf ' -b %s' $addresses) "$W:shuts_down_sockets" go
+  eventually printed "shut down"
+  "$CLIENT" ${addresses%% *} | grep 'ok 0 refused 1'
+  touch go
+  eventually starts_of 0 2
+  for address in $addresses; do
+    host=${address%:*} host=${host//[][]/}
+    (exec 5<>"/dev/tcp/$host/${address##*:}")
+  done
 }
