@@ -24,12 +24,17 @@ STAMP = build/flags
 SHARED = -shared `[ $$(uname) != Darwin ] || echo -undefined dynamic_lookup`
 NO_PLT = `[ $$(uname) = Darwin ] || echo -fno-plt`
 
+# Of LDFLAGS, those that are not for programs alone.
+SO_LDFLAGS = `for flag in $(LDFLAGS); do case $$flag in -pie|-static|-static-pie) ;; *) echo "$$flag" ;; esac; done`
+
 all: forkd forkd.h libforkd.a worker.so httpd.so
 
 # Linked by the C compiler: there is no C++ library in it. -rdynamic: a worker's code finds
 # forkd_yield in the program that loads it.
 forkd: forkd.o
 	$(CC) -rdynamic -pthread -o $@ forkd.o $(LDFLAGS) $(LDLIBS)
+	@case ' $(LDFLAGS) ' in *' -static '*|*' -static-pie '*) \
+	    echo 'forkd is static: it loads no shared objects, and runs commands only' ;; esac
 
 # Without unwind tables an exception that leaves a worker ends at std::terminate, and not in the main
 # that called forkd_run.
@@ -46,11 +51,11 @@ libforkd.a: forkd.o
 
 worker.so: test/examples/worker.cpp forkd.h $(STAMP)
 	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o worker.o test/examples/worker.cpp
-	$(CC) $(SHARED) -o $@ worker.o $(LDFLAGS) $(LDLIBS)
+	$(CC) $(SHARED) -o $@ worker.o $(SO_LDFLAGS) $(LDLIBS)
 
 httpd.so: test/examples/httpd.cpp forkd.h $(STAMP)
 	$(CXX) $(CPPFLAGS) $(NEEDS) $(CXXFLAGS) -I. -fPIC -c -o httpd.o test/examples/httpd.cpp
-	$(CC) $(SHARED) -o $@ httpd.o $(LDFLAGS) $(LDLIBS)
+	$(CC) $(SHARED) -o $@ httpd.o $(SO_LDFLAGS) $(LDLIBS)
 
 $(STAMP): always
 	@mkdir -p build
@@ -103,9 +108,10 @@ install: all
 	install -m 644 man/forkd.3 "$(DESTDIR)$(MANDIR)/man3"
 	for page in $(PAGES); do \
 	    ln -sf forkd.3 "$(DESTDIR)$(MANDIR)/man3/$$page.3" || exit 1; done
-	printf '%s\n' 'Name: forkd' 'Description: pre-forking process manager' \
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: forkd' 'Description: pre-forking process manager' \
 	    "Version: `sed -n 's/.* version = "\(.*\)";/\1/p' forkd.cpp`" 'Cflags: -I$(INCLUDEDIR)' \
-	    'Libs: -L$(LIBDIR) -lforkd -pthread' >"$(DESTDIR)$(LIBDIR)/pkgconfig/forkd.pc"
+	    'Libs: -L$(LIBDIR) -lforkd -pthread' | sed 's|-\([IL]\)$(PREFIX)/|-\1$${prefix}/|' \
+	    >"$(DESTDIR)$(LIBDIR)/pkgconfig/forkd.pc"
 
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/forkd" "$(DESTDIR)$(INCLUDEDIR)/forkd.h" \

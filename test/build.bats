@@ -40,6 +40,19 @@ make_here() { by_itself -u CPPFLAGS -u LDFLAGS CXXFLAGS=-O0 "${MAKE:-make}" "$@"
   ! echo "$output" | grep -v -E 'libc\.|ld-|linux-vdso|linux-gate|ld-musl'
 }
 
+@test "-pie and -static are for the tool, not for workers, and the build says that a static tool loads none" {
+  copy_tree
+  printf '#!/bin/sh\necho "$@"\n' >compiler
+  chmod +x compiler
+  make_here CC=./compiler CXX=./compiler LDFLAGS='-pie -static -s' SHARED=-shared forkd worker.so httpd.so
+  grep -x -e '-rdynamic -pthread -o forkd forkd.o -pie -static -s' make.log
+  grep -x -e '-shared -o worker.so worker.o -s' make.log
+  grep -x -e '-shared -o httpd.so httpd.o -s' make.log
+  grep -x 'forkd is static: it loads no shared objects, and runs commands only' make.log
+  make_here CC=./compiler CXX=./compiler forkd
+  never grep 'is static' make.log
+}
+
 @test "the tool exports the API and nothing else of its own" {
   command -v nm >/dev/null || skip "no nm"
   [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
@@ -160,6 +173,7 @@ C
   awk '$0 == "```" { inside = 0 } inside { print } /^```cpp/ { inside = ++number == 2 }' README >app.cpp
   export PKG_CONFIG_PATH=$PWD/root/lib/pkgconfig
   [ "$(pkg-config --modversion forkd)" = "$(./forkd --version | cut -d' ' -f2)" ]
+  [ "$(pkg-config --define-variable=prefix=/moved --cflags --libs-only-L forkd | xargs)" = "-I/moved/include -L/moved/lib" ]
   "$CXX" -std=c++20 -o app app.cpp $(pkg-config --cflags --libs forkd) $LDFLAGS
   ./app >>out 2>>log 3>&- &
   master=$!

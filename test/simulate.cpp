@@ -210,6 +210,8 @@ struct {
   int version = -1;         // of the code that should be the pool's; -1: none yet;
   int version_before = 0;   // and of that to which it may go back, or which it has given up
   bool ready = false;       // READY=1 was said
+  bool reloading = false;   // RELOADING=1 was said, and READY=1 not since
+  Ms refused_at = 0;        // when the queue of the service manager was full
   bool hup_untold = false;  // a HUP was taken, and RELOADING=1 not said yet
   bool stopping = false;
 } seen;
@@ -277,6 +279,7 @@ void check_room(Worker& w) {
   w.away = true;
   w.asked_at = awake();
   if (!in_worker) seen.room_limit = max(1, pool.target / 4);
+  if (&slots[w.number] == pool.reload.trial) broken("the worker on trial is let go");
   if (!lets_go()) broken("worker %d is let go, though no roll is under way", w.number);
   for (Worker& n : workers)  // the helper counts as a number
     if (n.number < pool.target || &slots[n.number] == pool.reload.helper)
@@ -350,6 +353,13 @@ void check_reload() {
         slot != reload.trial && w.failures_least >= 2)
       broken("the new code has failed twice in a row as worker %d, but the pool keeps it",
              w.number);
+  }
+  if (reload.roll == Roll::None && old_code.fd >= 0 && !pool.shutdown.begun)
+    broken("no roll, but its old code is still open");
+  if (run.has_manager && clock() > seen.refused_at + retry_interval && !pool.shutdown.begun) {
+    if (seen.hup_untold) broken("a HUP was taken, but RELOADING=1 is not said");
+    if (seen.reloading && reload.stage != Stage::Trial)
+      broken("the trial is over, but READY=1 is not said");
   }
   if (run.kind == Kind::Library && seen.version >= 0 && version_of(pool_code) != seen.version)
     broken("the pool's code is version %d, not %d", version_of(pool_code), seen.version);
@@ -482,6 +492,7 @@ void receive(Worker& w, int signal) {
 bool waiting;     // the master is in poll(2),
 Ms deadline;      // until then
 bool queue_full;  // that of the service manager
+
 Ms next_event;
 int stage;  // of the good end
 
@@ -776,10 +787,11 @@ ssize_t take_message(const char* text) {
   const auto is = [&](const char* word) { return strncmp(text, word, strlen(word)) == 0; };
   between();
   check_message(is("READY"));
-  if (queue_full) return fail(EAGAIN);
+  if (queue_full) return seen.refused_at = clock(), fail(EAGAIN);
   seen.ready = seen.ready || is("READY");
   note("to the manager: %s", text);
   if (is("RELOADING")) seen.hup_untold = false;
+  if (is("RELOADING") || is("READY")) seen.reloading = is("RELOADING");
   seen.stopping = is("STOPPING");
   return 1;
 }

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Builds root folders for containers, each with nothing but forkd, a worker and what they need at
-# run time, and prints what is in them:
+# Builds root folders for containers, each with nothing but forkd, workers and what they need at run
+# time, and prints what is in them:
 #
-#   musl    forkd, worker.so, the loader, which is musl's libc too
-#   glibc   forkd, worker.so, the loader, libc
+#   musl    forkd, worker.so, httpd.so, the loader, which is musl's libc too
+#   glibc   forkd, worker.so, httpd.so, the loader, libc
 #   static  forkd and a command worker: a static program loads no shared objects
 #
 # usage: test/tools/image.sh [folder]     (default: build); with CC, CXX and CXXFLAGS as in Makefile
@@ -20,13 +20,13 @@ objects=$images/objects
 trap 'rm -rf "$objects"' EXIT
 for image in musl glibc static objects; do rm -rf "${images:?}/$image"; done
 
-# compile NAME CC CXX: forkd and worker.so in the folder of that name, by the rules of the Makefile and
-# without symbols.
+# compile NAME CC CXX: forkd and the examples in the folder of that name, by the rules of the Makefile
+# and without symbols.
 compile() {
   mkdir -p "$objects/$1/test/examples"
   cp Makefile forkd.cpp "$objects/$1"
-  cp test/examples/worker.cpp "$objects/$1/test/examples"
-  (cd "$objects/$1" && "$make" CC="$2" CXX="$3" LDFLAGS=-s forkd worker.so) >/dev/null
+  cp test/examples/worker.cpp test/examples/httpd.cpp "$objects/$1/test/examples"
+  (cd "$objects/$1" && "$make" CC="$2" CXX="$3" LDFLAGS=-s forkd worker.so httpd.so) >/dev/null
 }
 
 # fill IMAGE NAME FILE ...: its folder with the forkd of that name, and with each further file at the path
@@ -66,9 +66,9 @@ case $(loader own) in
   *)
     # Every path that ldd prints is needed; the vdso has none.
     # shellcheck disable=SC2046
-    fill glibc own $(ldd "$objects/own/forkd" "$objects/own/worker.so" | tr -s '[:space:]' '\n' |
+    fill glibc own $(ldd "$objects"/own/forkd "$objects"/own/*.so | tr -s '[:space:]' '\n' |
       grep '^/.*[^:]$' | sort -u)
-    cp "$objects/own/worker.so" "$images/glibc"
+    cp "$objects"/own/*.so "$images/glibc"
     show glibc
     [ -n "$has_musl" ] || {
       echo "musl, static: skipped, there is no musl-gcc"
@@ -79,7 +79,7 @@ case $(loader own) in
 esac
 
 fill musl $musl "$(loader $musl)"
-cp "$objects/$musl/worker.so" "$images/musl"
+cp "$objects/$musl"/*.so "$images/musl"
 show musl
 
 "$CC" -static -pthread -s -o "$objects/$musl/forkd" "$objects/$musl/forkd.o"
