@@ -24,7 +24,7 @@ refused() {
   forkd_with "$arguments"
   { read -r line && ! read -r _; } <err && [ "$status" -eq 2 ] && [ ! -s out ] &&
     [[ $line == "forkd: "*"$rest"*"see 'forkd --help')" ]] && return
-  echo "wanted: $1" && echo "status $status, $(cat out err | head -c 2000)"
+  echo "wanted: ${1::300}" && echo "status $status, $(cat out err | head -c 2000)"
   return 1
 }
 
@@ -35,7 +35,7 @@ accepted() {
   forkd_with "$arguments"
   { read -r first && read -r second; } <err
   [ "$status" -eq 1 ] && [[ $first == *", workers: $rest" && $second == *"cannot load "* ]] && return
-  echo "wanted: $1" && echo "status $status, $(cat out err | head -c 2000)"
+  echo "wanted: ${1::300}" && echo "status $status, $(cat out err | head -c 2000)"
   return 1
 }
 
