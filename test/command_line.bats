@@ -24,7 +24,7 @@ refused() {
   forkd_with "$arguments"
   { read -r line && ! read -r _; } <err && [ "$status" -eq 2 ] && [ ! -s out ] &&
     [[ $line == "forkd: "*"$rest"*"see 'forkd --help')" ]] && return
-  echo "wanted: $1" && echo "status $status, $(cat out err | head -c 2000)"
+  echo "wanted: ${1::300}" && echo "status $status, $(cat out err | head -c 2000)"
   return 1
 }
 
@@ -35,7 +35,7 @@ accepted() {
   forkd_with "$arguments"
   { read -r first && read -r second; } <err
   [ "$status" -eq 1 ] && [[ $first == *", workers: $rest" && $second == *"cannot load "* ]] && return
-  echo "wanted: $1" && echo "status $status, $(cat out err | head -c 2000)"
+  echo "wanted: ${1::300}" && echo "status $status, $(cat out err | head -c 2000)"
   return 1
 }
 
@@ -148,14 +148,17 @@ looked_for() {
   [ "$(wc -l <options)" -ge 8 ]
   while read -r option; do [[ $text == *"$option"* ]] || { echo "no $option"; return 1; }; done <options
   while read -r words; do [[ $text =~ $words ]] || { echo "no $words"; return 1; }; done <<'END'
-^usage: forkd \[-hV\] \[-b address\]\.\.\. .*\[-g seconds\] \[-l level\] \[-n number\] .*\[-t seconds\] \[-w seconds\] worker \[argument \.\.\.\]
+^usage: forkd \[option \.\.\.\] worker \[argument \.\.\.\] forkd --reload file
 PATH:SYMBOL
---bind ADDRESS listen on V4:PORT, \[V6\]:PORT, :PORT or a path with a slash
---grace SECONDS [^-]*0: for ever \(default 8\)
---log-level LEVEL debug, info, warning, error or critical \(default info\)
---num-workers N initial number of workers, 1 to 1024 \(default 1\)
---timeout SECONDS [^-]*0: never \(default 0\)
---warm-up SECONDS .*-t\); 0: [^-]*\(default 8\)
+--bind ADDRESS
+--canary SECONDS [^-]*\(0\)
+--grace SECONDS [^-]*0: for ever \(8\)
+--log-level LEVEL debug, info, warning, error or critical \(info\)
+--num-workers N initial number of workers, 1 to 1024 \(1\)
+--state FILE
+--timeout SECONDS [^-]*0: never \(0\)
+--warm-up SECONDS [^-]*\(8\)
+--reload FILE
 USR1 adds .*USR2 removes .*HUP .*INT, QUIT and TERM shut down
 END
 }

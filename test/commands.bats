@@ -2,6 +2,7 @@
 # Command workers: programs that are executed, and end at SIGTERM.
 
 load helper
+load virtual
 
 @test "a command worker is found along PATH and gets its arguments" {
   mkdir bin
@@ -105,7 +106,7 @@ leads_group() { [ $(($(ps -o pgid= -p "$1"))) -eq "$1" ]; }
 @test "a command that does not exist ends the master with 1 and its name" {
   run_forkd -n 3 no-such-command-anywhere
   ends_with 1
-  logged "critical: .*cannot execute 'no-such-command-anywhere': it is not in PATH, or its interpreter is missing$"
+  logged "critical: .*cannot execute 'no-such-command-anywhere': No such file or directory in PATH$"
 }
 
 @test "a command that may not be executed ends the master with 1 and the reason" {
@@ -126,13 +127,13 @@ leads_group() { [ $(($(ps -o pgid= -p "$1"))) -eq "$1" ]; }
   chmod +x job
   run_forkd ./job
   ends_with 1
-  logged "cannot execute './job': its interpreter is missing"
+  logged "cannot execute './job': No such file or directory, or its interpreter is missing"
   run_forkd job
   ends_with 1
-  logged "cannot execute 'job': it is not in PATH, or its interpreter is missing; for the file here: ./job"
+  logged "cannot execute 'job': No such file or directory in PATH; for the file here put ./ before it"
   run_forkd 'python3 job.py'
   ends_with 1
-  logged "cannot execute 'python3 job.py': it is not in PATH"
+  logged "cannot execute 'python3 job.py': No such file or directory in PATH$"
   run_forkd node:18
   ends_with 1
   logged "cannot load node:18: No such file or directory (a colon makes it PATH:SYMBOL; for a command: env node:18)"
@@ -271,4 +272,73 @@ left_group='$SIG{TERM} = "IGNORE"; $parent = getppid(); setpgrp(0, getpgrp($pare
   pids=$(living "$master")
   signal KILL
   for pid in $pids; do eventually gone_or_zombie "$pid"; done
+}
+
+# A shell whose job needs its time: TERM ends the shell at once, and the job, which gets it then, when the
+# file "over" is there. It says whether its master still lives, and how many workers were started.
+wrapped='cd . && forkd=$PPID sh ./job.sh; :'
+write_job() {
+  cat >job.sh <<'END'
+trap 'asked=yes; echo asked' TERM
+echo ready
+until [ -e over ] && [ "$asked" ]; do sleep 0.02; done
+sleep 0.3
+kill -0 "$forkd" && echo "end $(grep -c started log)"
+END
+}
+
+@test "what the leader of a command leaves is awaited: by its successor, and by a shutdown" {
+  write_job
+  touch over
+  run_forkd -g 1000 sh -c "$wrapped"
+  eventually printed ready
+  kill -KILL "$(pid_of 0)"
+  eventually printed_times 2 ready
+  printed "^end 1$"
+  stops_with 0
+  logged "info: worker 0 (pid [0-9]*) was ended by signal 15"
+  printed "^end 2$"
+}
+
+@test "what the leader of a command leaves is killed at the end of the grace period: status 3; with -g 0 never" {
+  needs_virtual_time
+  write_job
+  while IFS='|' read -r options killed status; do
+    anew
+    rm -f over
+    shut_down ready ${options//,/ } sh -c "$wrapped"
+    eventually logged "worker 0 (pid [0-9]*) was ended by signal 15"
+    if [ $status = 3 ]; then
+      rm time
+    else
+      time_until 20000
+      touch over
+      rm time
+    fi
+    ends_with "$status"
+    [ "$(times 'kill 9')" = "$killed" ]
+  done <<'END'
+-g,3|3000|3
+-g,0||0
+END
+  logged_times 0 "is killed"
+}
+shut_down() {
+  echo 0 >time
+  run_virtual "${@:2}"
+  eventually printed "$1"
+  signal TERM
+  eventually printed asked
+}
+
+@test "what the leader of a command leaves is killed by a second TERM: status 3" {
+  write_job
+  run_forkd -g 1000 sh -c "$wrapped"
+  eventually printed ready
+  signal TERM
+  eventually printed asked
+  pause 0.15
+  signal TERM
+  ends_with 3
+  logged "warning: what worker 0 (pid $(pid_of 0)) has left has not ended and is killed"
 }

@@ -347,4 +347,13 @@ no_others() { [ "$(children "$master" | wc -l)" -eq 2 ]; }
   eventually logged_at_least 4 "exited with status 0"
   stops_with 0
   grep -v buffered out | cmp - numbers
+  # What was read ahead from a pipe, which has no offset, is not lost.
+  rm out log
+  mkfifo pipe
+  "$BIN/with_archive" reads >>out 2>>log 3>&- <pipe &
+  master=$!
+  cat numbers >pipe
+  eventually logged_at_least 4 "exited with status 0"
+  stops_with 0
+  grep -v buffered out | cmp - numbers
 }

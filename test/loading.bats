@@ -116,3 +116,47 @@ END
   deploy two
   reload_fails "worker 1024 (pid [0-9]*) was ended by signal 11 .* before it was healthy"
 }
+
+@test "code that changes the folder, the root or the user while it is loaded runs, at the start and in a trial" {
+  mkdir empty private
+  chmod 700 private
+  cp "$BIN/moves.so" private/code.so
+  kinds="folder root user"
+  [ "$(id -u)" -eq 0 ] || kinds=folder
+  for kind in $kinds; do
+    rm -f out log
+    # The new root hides an absolute path, and the new user may not enter the folder.
+    MOVES=$kind run_forkd -w 0 "$PWD/private/code.so:steady"
+    eventually printed runs
+    signal HUP
+    eventually logged "reload complete"
+    stops_with 0
+  done
+}
+
+@test "a worker is killed that is not loaded within the grace period or the warm-up, whichever is longer, but not in a shutdown" {
+  needs_virtual_time
+  while read -r options limit; do
+    anew
+    run_virtual ${options//,/ } "$BIN/ctor_hang.so:steady"
+    eventually logged "warning: worker 0 (pid [0-9]*) was not loaded within $((limit / 1000)).000 s and is killed"
+    # (It is looked at after a sixteenth of its age.)
+    between "$limit" $((limit + 200)) "$(times 'kill 9' | head -n 1)"
+    # That is a failure like any other.
+    ends_with 1
+  done <<'END'
+-g,2,-w,1 2000
+-g,1,-w,3 3000
+-g,0,-w,1 8000
+END
+  anew
+  echo 0 >time
+  run_virtual -g 0 -w 1 "$BIN/ctor_hang.so:steady"
+  worker=$(pid_of 0)
+  signal TERM
+  eventually logged "shutting down"
+  time_until 30000
+  [ -z "$(times 'kill 9')" ]
+  kill -KILL "$worker"
+  ends_with 0
+}

@@ -68,17 +68,20 @@ END
 @test "what keeps the master from coming up is said at -l critical, too" {
   while read -r worker message; do
     : >log
-    run_forkd -l critical ${worker/BIN/$BIN}
+    worker=${worker/BIN/$BIN}
+    run_forkd -l critical ${worker//,/ }
     ends_with 1
     logged_times 1 "^forkd\[$master\]: critical: $message"
     logged_times 1 ""
-    JOURNAL_STREAM=$(stat -c %d:%i log) run_forkd ${worker/BIN/$BIN}
+    JOURNAL_STREAM=$(stat -c %d:%i log) run_forkd ${worker//,/ }
     ends_with 1
     logged_times 1 "^<2>$message"
   done <<'END'
 ./nowhere.so:run cannot load ./nowhere.so:run: No such file or directory$
 BIN/undefined.so:steady worker 0 .*could not start: cannot load
 no-such-command .*cannot execute 'no-such-command'
+-b,./nowhere/socket,true cannot listen on ./nowhere/socket: No such file or directory$
+-s,./nowhere/state,true cannot write ./nowhere/state: No such file or directory$
 END
 }
 

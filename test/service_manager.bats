@@ -4,6 +4,7 @@
 # With -w 0 a worker is healthy as soon as it is loaded, with -t as well as soon as it has yielded.
 
 load helper
+load virtual
 
 # manager [ADDRESS]: starts a service manager, which writes what it hears to the file heard.
 manager() {
@@ -168,12 +169,12 @@ hear() { kill -CONT "$manager"; }
   eventually logged "worker 1 .* exited with status 1"
   eventually heard "STATUS=1 of 2"
   signal HUP
-  eventually heard "STATUS=. of 2 workers healthy, . on the new code; last reload: succeeded"
+  eventually heard "STATUS=. of 2 workers healthy, . on the code before; last reload: back: worker 1 .* exited with status 1"
   heard_times 0 READY=1
   touch file
   eventually heard "READY=1"
   heard_times 0 RELOADING=1
-  eventually logged "reload complete"
+  eventually logged "back on the code before"
   rm file
   : >heard
   kill -KILL "$(pid_of 1)"
@@ -211,9 +212,9 @@ hear() { kill -CONT "$manager"; }
   eventually printed "^busy"
   deploy two
   signal HUP
-  eventually heard "STATUS=2 of 2 workers healthy, 1 on the new code; last reload: succeeded$"
+  eventually heard "STATUS=2 of 2 workers healthy, 1 on the new code; last reload: roll$"
   signal TERM
-  eventually heard "STOPPING=1 STATUS=2 of 2 workers healthy; last reload: succeeded$"
+  eventually heard "STOPPING=1 STATUS=2 of 2 workers healthy; last reload: roll$"
   rm stay
   ends_with 0
   # The extra worker is none of them.
@@ -231,8 +232,8 @@ hear() { kill -CONT "$manager"; }
   eventually heard_times 2 READY=1
   news | grep -v '^STATUS' | sed 1d >later
   cat later
-  [ "$(sed -n 1p later)" = "RELOADING=1 MONOTONIC_USEC=... STATUS=2 of 2 workers healthy; last reload: none" ]
-  [[ $(sed -n 2p later) == "READY=1 STATUS="?" of 2 workers healthy, "?" on the new code; last reload: succeeded" ]]
+  [ "$(sed -n 1p later)" = "RELOADING=1 MONOTONIC_USEC=... STATUS=2 of 2 workers healthy; last reload: trial" ]
+  [[ $(sed -n 2p later) == "READY=1 STATUS="?" of 2 workers healthy, "?" on the new code; last reload: roll" ]]
   for i in 2 3 4 5; do
     eventually logged_times $((i - 1)) "reload complete"
     "$BIN/notify_sink" hup "$master" >>hups
@@ -270,11 +271,12 @@ hear() { kill -CONT "$manager"; }
   signal HUP
   eventually printed "^slow 1024"
   signal HUP
+  eventually logged "info: reload: the trial of worker 1024 is dropped$"
   eventually heard_times 2 RELOADING=1
   heard_times 1 READY=1
   rm slow
   eventually logged "reload complete"
-  eventually heard "STATUS=1 of 1 workers healthy; last reload: succeeded$"
+  eventually heard "STATUS=1 of 1 workers healthy; last reload: complete$"
   heard_times 2 READY=1
   # The master has looked many times meanwhile. It says nothing twice.
   [ -z "$(news | sed 's/ MONOTONIC_USEC=[.]*//' | grep -v RELOADING | uniq -d)" ]
@@ -304,7 +306,7 @@ STOPPING=1'
   done
   cp "$W" "$folder/w.so"
   signal HUP
-  eventually heard "READY=1 STATUS=. of 2 workers healthy, 0 on the new code; last reload: succeeded"
+  eventually heard "READY=1 STATUS=. of 2 workers healthy, 0 on the new code; last reload: roll"
 }
 
 # "reload complete" is logged in the turn of the master that tries to send what is due then. After it
@@ -332,7 +334,7 @@ STOPPING=1'
   eventually heard RELOADING=1
   rm slow
   eventually logged_times 3 "reload complete"
-  eventually heard "STATUS=1 of 1 workers healthy; last reload: succeeded$"
+  eventually heard "STATUS=1 of 1 workers healthy; last reload: complete$"
   heard_times 1 RELOADING=1
   heard_times 1 READY=1
   deafen
@@ -499,4 +501,27 @@ close_together() { awk '/WATCHDOG/ { if (last && $1 - last < 190000) found = 1; 
   done
   eventually heard_times 5 READY=1
   heard_times 0 WATCHDOG
+}
+
+@test "WATCHDOG=1 is said in its time also while many workers start and each fork takes long" {
+  needs_virtual_time
+  manager
+  # Time passes in fork alone: four seconds of it.
+  echo 0 >time
+  echo 100 >slow_fork
+  WATCHDOG_USEC=1000000 run_virtual -n 40 "$W:steady"
+  eventually logged "worker 39 (pid [0-9]*) started"
+  eventually heard_at_least 7 WATCHDOG=1
+}
+
+@test "a number whose worker ends with 0 at once is healthy no longer when fork fails" {
+  needs_virtual_time
+  manager
+  run_virtual "$W:returns" 0
+  eventually heard "READY=1 STATUS=1 of 1"
+  touch no_fork
+  eventually heard "STATUS=0 of 1"
+  : >heard
+  rm no_fork
+  eventually heard "STATUS=1 of 1"
 }

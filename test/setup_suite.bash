@@ -47,6 +47,7 @@ SH
   start so ctor_files workers/constructor.cpp -DFILES
   start so ctor_slow workers/constructor.cpp -DSLOW
   start so ctor_waits workers/constructor.cpp -DWAITS
+  start so moves workers/moves.cpp
   start so undefined workers/undefined.cpp
   start helper await
   start helper default_signals

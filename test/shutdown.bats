@@ -4,6 +4,18 @@
 load helper
 load virtual
 
+# shut_down_at_0 WORD STATUS ARGUMENT ...: in virtual time, TERM comes as soon as the worker has said WORD, and
+# no time has passed.
+shut_down_at_0() {
+  echo 0 >time
+  run_virtual "${@:3}"
+  eventually printed "$1"
+  signal TERM
+  eventually logged "shutting down"
+  rm time
+  ends_with "$2"
+}
+
 @test "a task that is under way at shutdown is finished, and the master ends as soon as the last worker has" {
   run_forkd -g 1000 -n 3 "$W:tasks" tally
   eventually test -s tally
@@ -16,18 +28,14 @@ load virtual
 
 @test "from half of the grace period on workers get TERM and CONT once a second, commands do not, and all KILL at its end" {
   needs_virtual_time
-  run_virtual -g 7 "$W:hangs"
-  eventually printed hangs
-  stops_with 3
+  shut_down_at_0 hangs 3 -g 7 "$W:hangs"
   [ "$(times 'kill 15' | tr '\n' ' ')" = "3500 4500 5500 6500 " ]
   [ "$(times 'kill 18' | tr '\n' ' ')" = "3500 4500 5500 6500 " ]
   [ "$(times 'kill 9')" = 7000 ]
   logged "warning: worker 0 (pid [0-9]*) has not ended and is killed$"
 
   anew
-  run_virtual -g 7 sh -c 'trap "echo term" TERM; echo ready; while :; do sleep 0.05; done'
-  eventually printed ready
-  stops_with 3
+  shut_down_at_0 ready 3 -g 7 sh -c 'trap "echo term" TERM; echo ready; while :; do sleep 0.05; done'
   [ "$(times 'kill 15' | head -n 1)" = 0 ]
   # The leader and its group.
   [ "$(times 'kill 9' | head -n 2 | tr '\n' ' ')" = "7000 7000 " ]
@@ -36,11 +44,12 @@ load virtual
 
 @test "with -g 0 workers are never killed, but woken up from four seconds on" {
   needs_virtual_time
+  echo 0 >time
   run_virtual -g 0 "$W:hangs"
   eventually printed hangs
-  echo 20000 >time
   signal TERM
-  eventually printed "^time 20000 stands"
+  eventually logged "shutting down"
+  time_until 20000
   [ "$(times 'kill 15' | tr '\n' ' ')" = "$(seq 4000 1000 20000 | tr '\n' ' ')" ]
   [ -z "$(times 'kill 9')" ]
 
@@ -192,10 +201,37 @@ END
 @test "a worker that cannot be killed is said to be so, with the reason, and not waited for: status 3" {
   needs_virtual_time
   touch no_kill
-  run_virtual -g 0.3 sh -c 'trap "" TERM; echo ready; while :; do sleep 0.05; done'
-  eventually printed ready
-  stops_with 3
+  shut_down_at_0 ready 3 -g 0.3 sh -c 'trap "" TERM; echo ready; while :; do sleep 0.05; done'
   [ "$(times 'kill 9' | tr '\n' ' ')" = "300 300 " ]
   logged "error: worker 0 (pid [0-9]*) has not ended and cannot be killed: Operation not permitted"
   kill -KILL "$(pid_of 0)"
+}
+
+@test "time for which the pool is frozen brings the end of the grace period no nearer" {
+  needs_virtual_time
+  echo 9000 >freeze
+  shut_down_at_0 hangs 3 "$W:hangs"
+  [ "$(times 'kill 9')" = 17000 ]
+}
+
+@test "in a shutdown the master waits for a second at most: a longer wait would hide a freeze" {
+  command -v strace >/dev/null || skip "no strace"
+  strace -o trace -e trace=poll,ppoll,restart_syscall "$FORKD" -g 1000 sh -c 'trap "" TERM; echo ready; while :; do sleep 0.05; done' >>out 2>>log 3>&- &
+  tracer=$!
+  eventually printed ready
+  kill -TERM "$(living "$tracer")"
+  eventually found '\(, \(1000\|9[0-9][0-9]\)\|tv_nsec=9[0-9]*}, NULL, 8\|tv_sec=1, tv_nsec=0}, NULL, [08]\)) *= 0 (Timeout)' trace
+  eventually found '= 0 (Timeout)' trace
+  kill -KILL $(tree "$tracer")
+}
+
+@test "a crash at the end is a warning, also when the worker was asked to end; a request that ends it is not" {
+  run_forkd -n 3 "$W:crashes_at_end"
+  eventually printed_times 3 up
+  signal USR2
+  eventually logged "warning: worker 2 (pid [0-9]*) was ended by signal 13"
+  signal USR2
+  eventually logged "warning: worker 1 (pid [0-9]*) was ended by signal 11"
+  stops_with 0
+  logged "info: worker 0 (pid [0-9]*) was ended by signal 15"
 }

@@ -43,7 +43,7 @@ malformed() {
 cannot_listen() {
   local reason=$1 address=$2
   shift 2
-  fails_with 1 "forkd: cannot listen on ${address//[*[]/?}: $reason" "$@" "$FORKD" -b "$address" sh -c "$never"
+  fails_with 1 "forkd\[*]: critical: cannot listen on ${address//[*[]/?}: $reason" "$@" "$FORKD" -b "$address" sh -c "$never"
 }
 
 # leave_stale PATH: as a master that was killed leaves its socket.
@@ -81,7 +81,6 @@ leave_stale() {
   malformed "the port must be a number from 1 to 65535" : 127.0.0.1: '[::1]:' :0 127.0.0.1:0 '[::1]:0' :65536 :4294967376 \
     :99999999999999999999 :-1 :+80 :8x ': 80' ':80 ' :0x50 :http
   malformed "the path of a socket has at most" "./$(printf '%0120d' 0)"
-  malformed "give the path alone: ./x" unix:./x
 }
 
 @test "an address may have the first port, the last one and all its digits" {
@@ -135,7 +134,7 @@ leave_stale() {
   ln -s socket link2
   for path in ./file ./folder ./link ./link2; do cannot_listen "*exists*" "$path"; done
   cannot_listen "No such file*" ./missing/socket
-  fails_with 1 "forkd: cannot listen on ./file: *exists*" "$FORKD" -b ./one -b ./file sh -c "$never"
+  fails_with 1 "forkd\[*]: critical: cannot listen on ./file: *exists*" "$FORKD" -b ./one -b ./file sh -c "$never"
   [ ! -e one ]
   [ "$(cat file)" = precious ]
   [ -d folder ]
@@ -218,7 +217,7 @@ without_v6() {
 @test "what the kernel says about an address is what forkd says, except for the ports below 1024" {
   command -v strace >/dev/null || skip "no strace"
   touch file 127.0.0.1:1023
-  for case in "EACCES 127.0.0.1:1023 ports below 1024 need" "EACCES :1023 ports below 1024 need" \
+  for case in "EACCES 127.0.0.1:1023 a port below 1024 needs" "EACCES :1023 a port below 1024 needs" \
     "EACCES 127.0.0.1:1024 Permission denied" "EADDRINUSE 127.0.0.1:1023 Address" "EACCES ./path Permission denied" \
     "EACCES ./file Permission denied"; do
     read -r error address reason <<<"$case"
@@ -232,7 +231,7 @@ without_v6() {
   run setpriv --bounding-set -net_bind_service --inh-caps -net_bind_service "$FORKD" -b 127.0.0.1:999 true
   echo "$output"
   [ "$status" -eq 1 ]
-  [[ $output == *"127.0.0.1:999: ports below 1024 need CAP_NET_BIND_SERVICE"* ]]
+  [[ $output == *"127.0.0.1:999: a port below 1024 needs CAP_NET_BIND_SERVICE"* ]]
 }
 
 @test "forkd removes the files of its Unix sockets at the end, also when it has failed" {
@@ -371,9 +370,9 @@ gives() {
 
 @test "sockets that forkd was promised, but not given, end it" {
   promised() { fails_with 1 "$1" sh -c "LISTEN_FDS=$2 LISTEN_PID=\$\$ exec \"\$@\" $3" - "$FORKD" -b ./one sh -c "$never"; }
-  promised "forkd: LISTEN_FDS is '9223372036854775807', but descriptor 3 is not open" 9223372036854775807 '3>&-'
-  promised "forkd: LISTEN_FDS is '7', but descriptor 3 is not open" 7 '3>&-'
-  promised "forkd: LISTEN_FDS is '2', but descriptor 4 is not open" 2 '3</dev/null 4<&-'
+  promised "forkd\[*]: critical: LISTEN_FDS is *, but descriptor 3 is not open" 9223372036854775807 '3>&-'
+  promised "forkd\[*]: critical: LISTEN_FDS is 7, but descriptor 3 is not open" 7 '3>&-'
+  promised "forkd\[*]: critical: LISTEN_FDS is 2, but descriptor 4 is not open" 2 '3</dev/null 4<&-'
   [ ! -e one ]
 }
 
@@ -425,6 +424,40 @@ closed_on_exec() {
   ls "/proc/$master/fd" >descriptors
   never grep -x '[012]' descriptors
   grep -x '[3-9]' descriptors
+}
+
+# flags_of FD: those of the master's descriptor.
+flags_of() { sed -n 's/^flags:[^0-9]*//p' "/proc/$master/fdinfo/$1"; }
+is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
+
+@test "O_NONBLOCK of the sockets is as before when a reload has failed, in its trial or in its roll" {
+  grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
+  cp "$W" code.so
+  # The second one has it from the start.
+  run_forkd -w 0 -n 2 -b ./one -b ./two ./code.so:last_nonblocking "@told"
+  eventually has_workers 2
+  eventually is_nonblocking 4
+  for number in 1024 1; do
+    deploy workers
+    echo $number >@told
+    signal HUP
+    eventually logged "reload failed: worker $number .* exited with status 3"
+    rm @told
+    [ $number = 1024 ] || eventually logged "back on the code before"
+    never is_nonblocking 3
+    is_nonblocking 4
+  done
+}
+
+@test "a program that a worker leaves behind does not hold the port" {
+  ports one
+  run_forkd -b "127.0.0.1:$one" "$W:leaves_program" child
+  eventually test -s child
+  stops_with 0
+  kill -0 "$(cat child)"
+  run_forkd -b "127.0.0.1:$one" "$HTTPD:run"
+  answers "127.0.0.1:$one"
+  kill -KILL "$(cat child)"
 }
 
 # --- connections while workers come and go
@@ -530,4 +563,19 @@ questions="$questions answered"
   wait "$background"
   [ "$(tail -n 1 whole)" = "ok 2 refused 0 cut 0 other 0" ]
   ends_with 0
+}
+
+@test "a worker that shuts the sockets down ends them for its own time only" {
+  ports one two
+  addresses=127.0.0.1:$one
+  ! has_v6 || addresses="$addresses [::1]:$two"
+  run_forkd -w 0 $(printf ' -b %s' $addresses) "$W:shuts_down_sockets" go
+  eventually printed "shut down"
+  "$CLIENT" ${addresses%% *} | grep 'ok 0 refused 1'
+  touch go
+  eventually starts_of 0 2
+  for address in $addresses; do
+    host=${address%:*} host=${host//[][]/}
+    (exec 5<>"/dev/tcp/$host/${address##*:}")
+  done
 }

@@ -24,7 +24,7 @@ anew() {
     kill -KILL $master $(living "$master") 2>/dev/null || :
     wait "$master" 2>/dev/null || :
   fi
-  rm -f out log time freeze
+  rm -f out log time freeze slow_fork no_fork no_kill
 }
 
 # time_until MS: time goes on up to then, and has got there.

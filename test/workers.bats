@@ -366,3 +366,9 @@ END
   run_forkd "$W:loads_plugin" ./plugin.so
   eventually printed "^plugin 42$"
 }
+
+@test "a signal to a thread that has an alternate stack does not need the other one" {
+  run_forkd "$W:small_stack"
+  eventually printed "^yields 0"
+  logged_times 0 warning
+}

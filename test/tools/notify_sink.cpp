@@ -38,11 +38,13 @@ int main(int argc, char** argv) {
   if (strlen(address) >= sizeof name.sun_path) return 2;
   memcpy(name.sun_path, address, strlen(address));
   if (name.sun_path[0] == '@') name.sun_path[0] = '\0';
-  const int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+  int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
   const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + strlen(address));
   if (fills) {
-    while (sendto(fd, "full", 4, MSG_DONTWAIT, reinterpret_cast<const sockaddr*>(&name), size) > 0) {
-    }
+    // A socket's own buffer may be full before the queue is: then another one can still send.
+    for (int sent = 1; sent > 0; fd = socket(AF_UNIX, SOCK_DGRAM, 0))
+      for (sent = 0; sendto(fd, "full", 4, MSG_DONTWAIT, reinterpret_cast<const sockaddr*>(&name), size) > 0;)
+        sent++;
     return 0;
   }
   if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&name), size) != 0) {

@@ -1,11 +1,12 @@
 /* Preloaded into forkd, it makes time pass in poll(2) alone, and at once: a test need not wait for a
    deadline, and sees to the millisecond when it was kept. In the folder in which forkd runs,
 
-     time     holds how far time may go, in ms; it stands still there until the file says more or is gone
-     no_fork  makes fork(2) fail with EAGAIN
-     no_kill  makes SIGKILL to a process fail with EPERM, and that to a group with ESRCH
-     freeze   is how late the next poll(2) is, in ms; it is used up
-     out      gets a line "time MS fork", "time MS kill SIGNAL" or "time MS stands" for each of these
+     time      holds how far time may go, in ms; it stands still there until the file says more or is gone
+     slow_fork is how long fork(2) takes, in ms
+     no_fork   makes fork(2) fail with EAGAIN
+     no_kill   makes SIGKILL to a process fail with EPERM, and that to a group with ESRCH
+     freeze    is how late the next poll(2) is, in ms; it is used up
+     out       gets a line "time MS fork", "time MS kill SIGNAL" or "time MS stands" for each of these
 
    Workers go on in real time, and the clock of a worker stands still. Time passes only when all of them
    sleep: so nothing depends on how fast the machine is. */
@@ -114,6 +115,7 @@ pid_t fork(void) {
     return -1;
   }
   const pid_t child = real();
+  if (child != 0) passed += number_in("slow_fork", 0);
   if (child > 0 && child_count < most) children[child_count++] = child;
   return child;
 }

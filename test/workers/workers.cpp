@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -95,6 +96,15 @@ WORKER crashes() { return raise(SIGSEGV); }
 WORKER crashes_later() {
   forkd_yield();
   return raise(SIGSEGV);
+}
+
+// Ends by a signal when it is asked to end: 15, 11 or 13, by its number.
+WORKER crashes_at_end() {
+  say("up\n");
+  steadily();
+  const int numbers[] = {SIGTERM, SIGSEGV, SIGPIPE}, number = numbers[forkd_worker_number() % 3];
+  signal(number, SIG_DFL);
+  return raise(number);
 }
 
 // Crashes until the file that is its argument exists; "healthy" after it: after a yield.
@@ -381,6 +391,43 @@ WORKER sockets() {
   return steadily();
 }
 
+// Shuts its sockets down, and waits in a task until the file that is its argument is there; steady if it
+// has been there before.
+WORKER shuts_down_sockets(int, char** argv) {
+  if (access(argv[1], F_OK) == 0) return steadily();
+  for (int fd = 3; fd < 3 + atoi(getenv("LISTEN_FDS")); fd++) shutdown(fd, SHUT_RDWR);
+  say("shut down\n");
+  while (access(argv[1], F_OK) != 0) pause_ms(5);
+  return 0;
+}
+
+// Steady; but when the file that is its argument names its number, it turns O_NONBLOCK of its sockets
+// over, and fails.
+WORKER turns_nonblocking(int, char** argv) {
+  char text[16] = "";
+  const int file = open(argv[1], O_RDONLY);
+  const bool told = file >= 0 && read(file, text, sizeof text - 1) > 0;
+  if (!told || atoi(text) != forkd_worker_number()) return steadily();
+  for (int fd = 3; fd < 3 + atoi(getenv("LISTEN_FDS")); fd++)
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) ^ O_NONBLOCK);
+  return 3;
+}
+
+// Sets O_NONBLOCK of its last socket, and is steady.
+WORKER last_nonblocking(int argc, char** argv) {
+  const int last = 2 + atoi(getenv("LISTEN_FDS"));
+  if (forkd_worker_number() == 0 && argv[1][0] == '@') fcntl(last, F_SETFL, O_NONBLOCK);
+  return turns_nonblocking(argc, argv);
+}
+
+// Leaves a program behind, whose pid it writes to the file that is its argument.
+WORKER leaves_program(int, char** argv) {
+  char command[512];
+  snprintf(command, sizeof command, "sleep 1000 & echo $! >%.400s", argv[1]);
+  if (access(argv[1], F_OK) != 0 && system(command) != 0) return 1;
+  return steadily();
+}
+
 // Listens on the path that is its argument with a queue of the shortest length, and fills that.
 WORKER fills_queue(int, char** argv) {
   sockaddr_un name = {};
@@ -579,6 +626,34 @@ WORKER threads() {
   pthread_join(other, nullptr);
   say("threads done\n");
   return 0;
+}
+
+static void* ends_on_small_stack(void* low) {
+  static char alternate[1 << 16];
+  stack_t other = {};
+  other.ss_sp = alternate;
+  other.ss_size = sizeof alternate;
+  sigaltstack(&other, nullptr);
+  // Leaves less of the stack than the kernel needs for a handler.
+  const auto here = reinterpret_cast<size_t>(__builtin_frame_address(0));
+  memset(__builtin_alloca(here - reinterpret_cast<size_t>(low) - 1400), 0, 1);
+  pthread_kill(pthread_self(), SIGTERM);
+  return nullptr;
+}
+
+// Gets TERM in a thread whose stack is used up, but which has an alternate one.
+WORKER small_stack() {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), size = 1 << 17;
+  char* memory = static_cast<char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  mprotect(memory, page, PROT_NONE);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstack(&attributes, memory + page, size - page);
+  pthread_t thread;
+  pthread_create(&thread, &attributes, ends_on_small_stack, memory + page);
+  pthread_join(thread, nullptr);
+  say("yields %d\n", forkd_yield());
+  return steadily();
 }
 
 // Fills standard error once, until it takes no more.
