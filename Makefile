@@ -74,7 +74,7 @@ SEED  = 1
 SEEDS = 5800
 soak: all
 	CC='$(CC)' CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' SHARED="$(SHARED)" \
-	    SOAK=$(SOAK) SEED=$(SEED) STEP=100 LAST=50000 INJECT='1 2 10' ROUNDS=1000 RELOADS=1000 \
+	    SOAK=$(SOAK) SEED=$(SEED) MOMENTS=100 INJECT='1 2 10' ROUNDS=1000 RELOADS=1000 \
 	    SEEDS=$(SEEDS) \
 	    $(BATS) -T test/chaos.bats test/container.bats test/races.bats test/simulate.bats
 

@@ -2,20 +2,18 @@
 //
 // One process, the master, keeps a table of slots, one for each worker number. A slot holds at most
 // one process. The master alone changes slots, and only in its loop: wait, take the signals, reap,
-// tend every slot, count, tell. tend() is all that happens to a worker; its comment shows the
-// states.
+// tend every slot, count, tell. tend() is all that happens to a worker.
 //
 // The signal handler only counts a signal and writes a byte into a pipe that ends the wait: no
 // signal is lost, and none interrupts other work. Nothing else waits. Whatever must happen later is
 // a deadline in a slot or in the pool; each function that does what is due returns the next one.
-// Without a deadline the master sleeps until a signal arrives. Its clock stands still while the
-// container is frozen.
+// Without a deadline the master sleeps until a signal arrives.
 //
-// A slot holds a pid until the process has been reaped, and the master signals only pids that a
-// slot holds: so it never signals a reused pid. A worker is forked with all signals blocked, so
-// none reaches it before it has handlers of its own. It loads the user's code itself; the master
-// never runs any. Both share one cache line for each worker: the master writes the request to end,
-// the worker counts its yields, and neither needs a system call or a lock.
+// The master signals only pids that a slot holds, which it does until it has reaped the process: so
+// it never signals a reused pid. A worker is forked with all signals blocked, so none reaches it
+// before it has handlers of its own. It loads the user's code itself; the master never runs any.
+// Both share one cache line for each worker: the master writes the request to end, the worker
+// counts its yields, and neither needs a system call or a lock.
 //
 // The pool runs one file, which the master keeps open: its code. A reload tries the file now at the
 // path with one extra worker, in a slot behind all numbers. If that fails, nothing changes. If it
@@ -54,8 +52,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// There are two kinds of system: Linux and POSIX. FORKD_PORTABLE makes Linux a POSIX system, so
-// that the tests can run there what the others get.
+// Two kinds of system: Linux and POSIX. With FORKD_PORTABLE the tests run on Linux what others get.
 #if defined __linux__ && !defined FORKD_PORTABLE
 #define FORKD_LINUX
 #include <sys/prctl.h>
@@ -123,7 +120,6 @@ constexpr int max_addresses = 64;  // of -b
 constexpr int first_socket = 3;    // where a worker finds the sockets (sd_listen_fds(3))
 
 using Ms = long long;  // milliseconds of the master's clock, or a difference of two such times
-
 constexpr Ms never = LLONG_MAX;
 constexpr Ms second = 1000;  // from the first yield to health; between looks in a roll or shutdown
 constexpr Ms start_interval = 100;  // between two starts of one worker number
@@ -145,8 +141,8 @@ constexpr int exit_usage = 2;
 constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
 // For memory that another process, thread or signal handler may use at the same time. Sequentially
-// consistent, because each side writes its own flag and then reads the other's, and at least one of
-// the two must see both flags set. Only forkd_yield() is hot; it uses relaxed loads.
+// consistent: each side writes its flag, then reads the other's, and one of them must see both set.
+// Only forkd_yield() is hot; it uses relaxed loads.
 template <typename T>
 T atomic_load(const T& from) {
   T value;
@@ -159,13 +155,9 @@ T relaxed_load(const T& from) {
   __atomic_load(&from, &value, __ATOMIC_RELAXED);
   return value;
 }
-template <typename T>
-void atomic_store(T& to, T value) {
-  __atomic_store(&to, &value, __ATOMIC_SEQ_CST);
-}
+void atomic_store(auto& to, auto value) { __atomic_store(&to, &value, __ATOMIC_SEQ_CST); }
 // Compare and swap. True if the old value was the expected one.
-template <typename T>
-bool atomic_replace(T& at, T expected, T desired) {
+bool atomic_replace(auto& at, auto expected, auto desired) {
   return __atomic_compare_exchange(&at, &expected, &desired, false, __ATOMIC_SEQ_CST,
                                    __ATOMIC_SEQ_CST);
 }
@@ -176,8 +168,7 @@ Ms monotonic_ms() {
   return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
 }
 
-// The master's clock. wait_until() stops it while nothing could run, as in a frozen container: so a
-// pause uses up no deadline.
+// The master's clock. wait_until() stops it while nothing could run, as in a frozen container.
 Ms paused;  // for how long it has stood still
 Ms clock_ms() { return monotonic_ms() - paused; }
 
@@ -185,15 +176,13 @@ Ms max(Ms a, Ms b) { return a > b ? a : b; }
 Ms min(Ms a, Ms b) { return a < b ? a : b; }
 double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
 
-// Keeps errno as it is now until the end of the scope.
-struct KeepErrno {
+struct KeepErrno {  // until the end of the scope
   const int value = errno;
   ~KeepErrno() { errno = value; }
 };
 
 // ---- Options ------------------------------------------------------------------------------------
 
-// An address of -b.
 struct Address {
   const char* text;  // as typed
   union Name {
@@ -206,7 +195,6 @@ struct Address {
   bool all;             // one socket for IPv6 and IPv4
   struct stat file {};  // identity of the socket file we made; only that one is removed
 };
-
 Address addresses[max_addresses];  // of -b, in the order of the command line
 int address_count;
 
@@ -221,19 +209,18 @@ struct Options {
   const char* reload = nullptr;  // the file of another forkd, which shall reload
 };
 
-// What the workers run.
+// What the workers run: a function of the caller, one in a shared object, or else a command.
 struct Job {
   const char* spec;                  // as typed; for the log
-  forkd_worker* function = nullptr;  // given to forkd_run; or null
-  const char* path = nullptr;        // the shared object; with neither, argv is a command
-  const char* symbol = nullptr;      // the function in the shared object
+  forkd_worker* function = nullptr;  // given to forkd_run
+  const char* path = nullptr;        // the shared object
+  const char* symbol = nullptr;      // the function in it
   int argc;
   char** argv;  // what the function or the command gets; a null pointer ends it
 
   bool is_command() const { return !function && !path; }
 };
 
-// The names of the levels; the index is the level's number in <syslog.h>.
 constexpr const char* level_names[] = {nullptr,   nullptr, "critical", "error",
                                        "warning", nullptr, "info",     "debug"};
 static_assert(LOG_CRIT == 2 && LOG_ERR == 3 && LOG_WARNING == 4 && LOG_INFO == 6 && LOG_DEBUG == 7);
@@ -245,16 +232,16 @@ char* make_printable(char* text) {
   return text;
 }
 
-// Reports a usage error in one line and exits; nothing has started yet.
-[[noreturn, gnu::format(printf, 1, 2)]] void usage_error(const char* format, ...) {
+// Says in one line why forkd, which has not started anything, ends with that status.
+[[noreturn, gnu::format(printf, 2, 3)]] void fail(int status, const char* format, ...) {
   char text[512];
   va_list args;
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
   make_printable(text);
-  fprintf(stderr, "forkd: %s (see 'forkd --help')\n", text);
-  exit(exit_usage);
+  fprintf(stderr, "forkd: %s%s\n", text, status == exit_usage ? " (see 'forkd --help')" : "");
+  exit(status);
 }
 
 // A decimal number from 1 to `highest`, or -1. strtol(3) alone would accept blanks and signs.
@@ -266,65 +253,74 @@ int parse_number(const char* text, int highest) {
 }
 
 constexpr double longest_seconds = 1e9;
-
 // Seconds to milliseconds. A positive time stays positive, since 0 means never or for ever.
 Ms to_ms(double seconds) { return seconds > 0 ? max(1, static_cast<Ms>(seconds * 1000)) : 0; }
 
-// strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.
-Ms parse_seconds(const char* option, const char* text) {
+// The functions that take an option's argument return null, or what would be right.
+template <Ms Options::*member>
+const char* take(Options& options, const char* text) {
   char* end;
   const double seconds = strtod(text, &end);
-  if (end != text && !text[strspn(text, "0123456789.")] && !*end && seconds <= longest_seconds)
-    return to_ms(seconds);
-  usage_error("wrong %s '%s': must be seconds from 0 to %.0f, such as 8 or 0.5", option, text,
-              longest_seconds);
+  // strtod(3) alone would accept blanks, signs, exponents, hexadecimal digits and infinity.
+  if (end == text || *end || text[strspn(text, "0123456789.")] || seconds > longest_seconds)
+    return "must be seconds from 0 to 1000000000, such as 8 or 0.5";
+  options.*member = to_ms(seconds);
+  return nullptr;
 }
-
-int parse_level(const char* text) {
-  for (int level = LOG_CRIT; level <= LOG_DEBUG; level++)
-    if (level_names[level] && strcmp(text, level_names[level]) == 0) return level;
-  usage_error("wrong log level '%s': must be debug, info, warning, error or critical", text);
+template <const char* Options::*member>
+const char* take(Options& options, const char* text) {
+  options.*member = text;
+  return nullptr;
+}
+const char* take_workers(Options& options, const char* text) {
+  options.workers = parse_number(text, max_workers);
+  return options.workers > 0 ? nullptr : "must be a whole number from 1 to 1024";
+}
+const char* take_level(Options& options, const char* text) {
+  int& level = options.log_level;
+  for (level = LOG_DEBUG; level >= LOG_CRIT; level--)
+    if (level_names[level] && strcmp(text, level_names[level]) == 0) return nullptr;
+  return "must be debug, info, warning, error or critical";
 }
 
 // Numbers only: the master must not wait for a resolver.
-Address parse_address(const char* text) {
-  Address address{.text = text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
+const char* take_address(Options&, const char* text) {
+  if (address_count == max_addresses) fail(exit_usage, "more than %d addresses", max_addresses);
+  Address& address = addresses[address_count++];
+  address.text = text;
   if (strchr(text, '/')) {
-    sockaddr_un& name = address.name.path = {};
+    sockaddr_un& name = address.name.path;
     if (strlen(text) >= sizeof name.sun_path)
-      usage_error("wrong address '%s': the path of a socket has at most %zu bytes", text,
-                  sizeof name.sun_path - 1);
+      fail(exit_usage, "wrong --bind '%s': the path of a socket has at most %zu bytes", text,
+           sizeof name.sun_path - 1);
     address.size = sizeof name;
     name.sun_family = AF_UNIX;
     strcpy(name.sun_path, text);
-    return address;
+    return nullptr;
   }
   const char* colon = strrchr(text, ':');
-  const int port = colon ? parse_number(colon + 1, 65535) : -1;
   const size_t length = colon ? static_cast<size_t>(colon - text) : 0;
   char host[INET6_ADDRSTRLEN + 2] = "";
   bool good = colon && length < sizeof host;
   if (good) memcpy(host, text, length);
-  if (good && (length == 0 || (host[0] == '[' && host[length - 1] == ']'))) {
-    sockaddr_in6& name = address.name.v6 = {};
+  const int port = good ? parse_number(colon + 1, 65535) : -1;
+  address.all = length == 0;
+  if (address.all || (host[0] == '[' && host[length - 1] == ']')) {
+    sockaddr_in6& name = address.name.v6;
     address.size = sizeof name;
-    address.all = length == 0;
     name.sin6_family = AF_INET6;
     name.sin6_port = htons(static_cast<in_port_t>(port));
     if (!address.all) host[length - 1] = '\0';
-    good = address.all || inet_pton(AF_INET6, host + 1, &name.sin6_addr) == 1;
+    good = good && (address.all || inet_pton(AF_INET6, host + 1, &name.sin6_addr) == 1);
   } else {
-    sockaddr_in& name = address.name.v4 = {};
+    sockaddr_in& name = address.name.v4;
+    address.size = sizeof name;
     name.sin_family = AF_INET;
     name.sin_port = htons(static_cast<in_port_t>(port));
     good = good && inet_pton(AF_INET, host, &name.sin_addr) == 1;
   }
-  if (!good)
-    usage_error("wrong address '%s': must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a "
-                "path with a slash",
-                text);
-  if (port < 0) usage_error("wrong address '%s': the port must be a number from 1 to 65535", text);
-  return address;
+  if (!good) return "must be V4:PORT, [V6]:PORT, :PORT (numbers, not names) or a path with a slash";
+  return port > 0 ? nullptr : "the port must be a number from 1 to 65535";
 }
 
 // Ends after output. A full disk or a closed pipe is a failure, so that a script notices.
@@ -332,52 +328,34 @@ Address parse_address(const char* text) {
   exit(fflush(stdout) != 0 || ferror(stdout) ? exit_failed : 0);
 }
 
-[[noreturn]] void print_version() {
+[[noreturn]] const char* print_help(Options&, const char*);
+[[noreturn]] const char* print_version(Options&, const char*) {
   printf("forkd %s\n", version);
   exit_after_output();
 }
-
-[[noreturn]] void print_help();
 
 // The options: each is spelt here, and nowhere else.
 constexpr struct Choice {
   char letter;  // 0: none
   const char* name;
   const char* argument;  // its name; null: the option takes none
+  const char* (*take)(Options&, const char* argument);
   const char* help;
-  void (*take)(Options&, const char* argument);
 } choices[] = {
-    {'b', "bind", "ADDRESS", "listen there, and hand the socket to every worker",
-     [](Options&, const char* text) {
-       if (address_count == max_addresses) usage_error("more than %d addresses", max_addresses);
-       addresses[address_count++] = parse_address(text);
-     }},
-    {'c', "canary", "SECONDS", "how much longer a reload tries the new code (0)",
-     [](Options& o, const char* text) { o.canary = parse_seconds("canary time", text); }},
-    {'g', "grace", "SECONDS", "time until a shutdown kills; 0: for ever (8)",
-     [](Options& o, const char* text) { o.grace = parse_seconds("grace period", text); }},
-    {'h', "help", nullptr, "show this", [](Options&, const char*) { print_help(); }},
-    {'l', "log-level", "LEVEL", "debug, info, warning, error or critical (info)",
-     [](Options& o, const char* text) { o.log_level = parse_level(text); }},
-    {'n', "num-workers", "N", "initial number of workers, 1 to 1024 (1)",
-     [](Options& o, const char* text) {
-       o.workers = parse_number(text, max_workers);
-       if (o.workers < 0)
-         usage_error("wrong number of workers '%s': must be a whole number from 1 to %d", text,
-                     max_workers);
-     }},
-    {'s', "state", "FILE", "keep the state of the pool in FILE",
-     [](Options& o, const char* text) { o.state = text; }},
-    {'t', "timeout", "SECONDS", "replace a worker that does not yield; 0: never (0)",
-     [](Options& o, const char* text) { o.timeout = parse_seconds("timeout", text); }},
-    {'V', "version", nullptr, "show the version", [](Options&, const char*) { print_version(); }},
-    {'w', "warm-up", "SECONDS", "time for a worker to set itself up (8)",
-     [](Options& o, const char* text) { o.warm_up = parse_seconds("warm-up", text); }},
-    {0, "reload", "FILE", "make the forkd that has -s FILE reload; tell how it went",
-     [](Options& o, const char* text) { o.reload = text; }},
+    {'b', "bind", "ADDRESS", take_address, "listen there, and hand the socket to every worker"},
+    {'c', "canary", "SECONDS", take<&Options::canary>, "how much longer new code is tried (0)"},
+    {'g', "grace", "SECONDS", take<&Options::grace>, "until a shutdown kills; 0: for ever (8)"},
+    {'h', "help", nullptr, print_help, "show this"},
+    {'l', "log-level", "LEVEL", take_level, "debug, info, warning, error or critical (info)"},
+    {'n', "num-workers", "N", take_workers, "initial number of workers, 1 to 1024 (1)"},
+    {'s', "state", "FILE", take<&Options::state>, "keep the state of the pool in FILE"},
+    {'t', "timeout", "SECONDS", take<&Options::timeout>, "replace a hung worker; 0: never (0)"},
+    {'V', "version", nullptr, print_version, "show the version"},
+    {'w', "warm-up", "SECONDS", take<&Options::warm_up>, "time for a worker to set itself up (8)"},
+    {0, "reload", "FILE", take<&Options::reload>, "make the forkd with -s FILE reload, and wait"},
 };
 
-[[noreturn]] void print_help() {
+[[noreturn]] const char* print_help(Options&, const char*) {
   printf("usage: forkd [option ...] worker [argument ...]\n"
          "       forkd --reload file\n\n"
          "Keep a pool of worker processes alive. A worker is PATH:SYMBOL, a function in a\n"
@@ -409,14 +387,18 @@ Options parse_options(int argc, char** argv) {
   Options options;
   opterr = 0;
   for (int c; (c = getopt_long(argc, argv, letters, long_options, nullptr)) != -1;) {
-    if (c == ':') usage_error("option '%s' needs an argument", argv[argc - 1]);
+    if (c == ':') fail(exit_usage, "option '%s' needs an argument", argv[argc - 1]);
     // A short option may be part of a group (-xh), so name only its letter.
-    if (c == '?' && optopt > 0 && optopt < long_values) usage_error("unknown option '-%c'", optopt);
-    if (c == '?')
-      usage_error(optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'",
-                  static_cast<int>(strcspn(argv[optind - 1], "=")), argv[optind - 1]);
-    for (int i = 0; i < count; i++)
-      if (c == choices[i].letter || c == long_values + i) choices[i].take(options, optarg);
+    if (c == '?' && optopt > 0 && optopt < long_values)
+      fail(exit_usage, "unknown option '-%c'", optopt);
+    const char* form = optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'";
+    const char* word = argv[optind - 1];
+    if (c == '?') fail(exit_usage, form, static_cast<int>(strcspn(word, "=")), word);
+    for (const Choice& choice : choices) {
+      if (c != choice.letter && c != long_values + (&choice - choices)) continue;
+      const char* wrong = choice.take(options, optarg);
+      if (wrong) fail(exit_usage, "wrong --%s '%s': %s", choice.name, optarg, wrong);
+    }
   }
   return options;
 }
@@ -426,33 +408,33 @@ bool convert(const forkd_options& given, Options& options) {
   const auto good = [](double seconds) { return seconds >= 0 && seconds <= longest_seconds; };
   if (!good(given.grace) && !(given.grace < 0)) return false;
   if (!good(given.timeout) || !good(given.warm_up) || !good(given.canary)) return false;
-  if (given.num_workers != 0) options.workers = given.num_workers;
-  if (given.grace != 0) options.grace = to_ms(given.grace);
   options.timeout = to_ms(given.timeout);
-  if (given.warm_up != 0) options.warm_up = to_ms(given.warm_up);
   options.canary = to_ms(given.canary);
+  if (given.grace != 0) options.grace = to_ms(given.grace);
+  if (given.warm_up != 0) options.warm_up = to_ms(given.warm_up);
+  if (given.num_workers != 0) options.workers = given.num_workers;
   if (given.log_level != 0) options.log_level = given.log_level;
   return options.workers >= 1 && options.workers <= max_workers && options.log_level >= LOG_CRIT &&
          options.log_level <= LOG_DEBUG && level_names[options.log_level];
 }
 
 Job parse_job(int argc, char** argv) {
-  if (argc == 0 || !*argv[0]) usage_error("no worker: give PATH:SYMBOL, or a command");
+  if (argc == 0 || !*argv[0]) fail(exit_usage, "no worker: give PATH:SYMBOL, or a command");
   Job job{.spec = argv[0], .argc = argc, .argv = argv};
   const size_t size = strlen(job.spec);
   const char* colon = strrchr(job.spec, ':');
   if (!colon && size >= 3 && strcmp(job.spec + size - 3, ".so") == 0)
-    usage_error("worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
+    fail(exit_usage, "worker '%s' names no function: give %s:SYMBOL", job.spec, job.spec);
   if (!colon) return job;
   if (colon == job.spec || !colon[1])
-    usage_error("worker '%s' has an empty %s: give PATH:SYMBOL", job.spec,
-                colon[1] ? "path" : "symbol");
+    fail(exit_usage, "worker '%s' has an empty %s: give PATH:SYMBOL", job.spec,
+         colon[1] ? "path" : "symbol");
   // dlopen(3) searches the library path for a name without a slash.
   static char path[PATH_MAX];
   const int length = static_cast<int>(colon - job.spec);
   const bool bare = memchr(job.spec, '/', static_cast<size_t>(length)) == nullptr;
   if (snprintf(path, sizeof path, "%s%.*s", bare ? "./" : "", length, job.spec) >= PATH_MAX)
-    usage_error("the path of a worker has at most %d bytes: '%s'", PATH_MAX - 1, job.spec);
+    fail(exit_usage, "the path of a worker has at most %d bytes: '%s'", PATH_MAX - 1, job.spec);
   job.path = path;
   job.symbol = colon + 1;
   return job;
@@ -487,13 +469,11 @@ void close_own(int& fd) {
   if (fd >= 0) close(fd);
   atomic_store(fd, -1);
 }
-
 void close_all_own() {
   for (int* fd : own) close_own(*fd);
 }
 
-// Takes over a descriptor: moves it above the standard ones and the sockets, and sets
-// close-on-exec. False, with errno, on failure.
+// Moves a descriptor above those that workers expect, with close-on-exec. False, with errno.
 bool keep_own(int& kept, int fd) {
   if (fd < 0) return false;
   close_own(kept);
@@ -503,20 +483,16 @@ bool keep_own(int& kept, int fd) {
   return kept >= 0;
 }
 
-// Opens /dev/null (or / in a root without /dev) as each of 0, 1 and 2 that is closed. Otherwise the
-// next file that a worker opens would get that number, and the worker's output.
+// Opens what is closed of 0, 1 and 2: or the next file that a worker opens would get that number,
+// and the worker's output. Where there is no /dev/null, / stands in for it.
 void keep_standard_descriptors() {
-  int fd;
-  while (((fd = open("/dev/null", O_RDWR)) >= 0 || (fd = open("/", O_RDONLY)) >= 0) &&
-         fd <= STDERR_FILENO) {
-  }
-  if (fd >= 0) close(fd);
+  for (int fd = 0; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) open("/", O_RDONLY);
 }
 
 bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
-
 bool leads_to(const char* path, const struct stat& file) {
   struct stat is;
   return stat(path, &is) == 0 && same_file(is, file);
@@ -543,7 +519,7 @@ void reset_getopt() {
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
 bool open_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0; }
 
-// Opens the file behind standard error again, with flags of its own. -1 if that cannot be done.
+// Opens the file behind standard error again, with flags of its own. -1: impossible.
 int reopen_standard_error() {
   return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
@@ -563,23 +539,17 @@ constexpr bool kernel_watches_parent = true;
 bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
 
 // The name by which a worker loads code: the path, or the name that the file has now, so that
-// $ORIGIN works, or else that of the descriptor. (Not /proc/self/fd/N: a debugger that opened that
-// would get its own descriptor N. The pid comes from /proc, not getpid(2), because /proc may show
-// another PID namespace.) Without /proc: the path. The descriptor is closed, unless it is the name.
+// $ORIGIN works, or else that of the descriptor. (Not /proc/self/fd/N: a debugger would get its own
+// descriptor N. The pid comes from /proc, not getpid(2), because /proc may show another PID
+// namespace.) Without /proc: the path. The descriptor is closed, unless it is the name.
 const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
-  const auto read_link = [&](const char* link) {
-    buffer[max(0, readlink(link, buffer, sizeof buffer - 1))] = '\0';
-  };
-  if (!leads_to(path, code.file)) {
-    char link[64], held[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
-    read_link("/proc/self");
-    snprintf(held, sizeof held, "/proc/%.32s/fd/%d", buffer, code.fd);
-    read_link(link);
-    if (leads_to(buffer, code.file))
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
+  if (!leads_to(path, code.file) && leads_to(link, code.file)) {
+    if (realpath(link, buffer) && leads_to(buffer, code.file))
       path = buffer;
-    else if (leads_to(held, code.file))
-      return strcpy(buffer, held);
+    else if (realpath("/proc/self", buffer))
+      return strcat(buffer, link + strlen("/proc/self"));
   }
   close_own(code.fd);
   return path;
@@ -614,9 +584,8 @@ pid_t master_pid;
 // Workers and the caller share standard error, so forkd must not make it non-blocking. It writes to
 // `log_again`; to a socket by send(2), which can be told not to block; and to a pipe or terminal
 // that cannot be opened again after poll(2). A file never blocks.
-bool log_is_socket = false;
-bool log_needs_poll = false;
-bool log_is_journal = false;
+bool log_is_socket, log_needs_poll;
+bool log_is_journal;         // systemd.exec(5)
 int log_level = LOG_INFO;    // the least important level that is written
 unsigned dropped_lines = 0;  // lost, and not yet reported
 bool line_is_open = false;   // only part of the last line was written
@@ -627,7 +596,6 @@ void open_log() {
   log_is_socket = S_ISSOCK(is.st_mode);
   log_needs_poll = (S_ISFIFO(is.st_mode) || S_ISCHR(is.st_mode)) &&
                    !keep_own(log_again, reopen_standard_error());
-  // Whether it is the journal's (systemd.exec(5)).
   const char* stream = getenv("JOURNAL_STREAM");
   char named[64];
   snprintf(named, sizeof named, "%llu:%llu", static_cast<unsigned long long>(is.st_dev),
@@ -635,13 +603,11 @@ void open_log() {
   log_is_journal = stream && strcmp(stream, named) == 0;
 }
 
-// Prints the prefix of a line: process and level. The journal knows the process, and takes the
-// level as a number. Returns the length.
+// Begins a line: process and level. The journal knows the process, and takes the level as a number.
 int print_prefix(char* text, size_t size, int level) {
   return log_is_journal ? snprintf(text, size, "<%d>", level)
                         : snprintf(text, size, "forkd[%d]: %s: ", master_pid, level_names[level]);
 }
-
 ssize_t write_line(const char* text, size_t length) {
   pollfd out{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
   if (log_is_socket) return send(out.fd, text, length, MSG_DONTWAIT);
@@ -650,10 +616,9 @@ ssize_t write_line(const char* text, size_t length) {
   return write(log_again >= 0 ? log_again : out.fd, text, length);
 }
 
-// Logs an event. Never fails: a line that standard error does not take at once is dropped and
-// counted, and the count precedes the next line that gets through. A pipe takes up to PIPE_BUF
-// bytes whole or not at all (POSIX, write). A terminal, a socket or a full disk may take part of a
-// line; the next one then starts with a newline.
+// Never fails: a line that standard error does not take at once is dropped and counted, and the
+// next one begins with the count. A pipe takes PIPE_BUF bytes whole or not at all (POSIX, write). A
+// terminal, a socket or a full disk may take part of a line: the next one then ends it.
 [[gnu::format(printf, 2, 3)]] void log_event(int level, const char* format, ...) {
   if (level > log_level) return;
   char text[PIPE_BUF < 1280 ? PIPE_BUF : 1280];
@@ -678,9 +643,8 @@ ssize_t write_line(const char* text, size_t length) {
 
 // ---- Sockets ------------------------------------------------------------------------------------
 
-// The sockets are opened once and live as long as the master, so no connection is refused while
-// workers come and go. They are close-on-exec: a process that a worker leaves behind does not hold
-// the port. A command gets them all the same, see execute().
+// The sockets live as long as the master, so no connection is refused while workers come and go.
+// Only execute() passes them on: what a worker leaves behind does not hold the port.
 
 // Counts the sockets, before the master opens any descriptor of its own: those lie above them.
 void count_sockets() {
@@ -695,21 +659,17 @@ void count_sockets() {
 int listen_on(const Address& address) {
   const int family = address.name.any.sa_family;
   const int fd = socket(family, SOCK_STREAM, 0);
-  const int on = 1, v6_only = !address.all;
-  if (fd >= 0 &&
-      (family == AF_UNIX || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0) &&
-      (family != AF_INET6 ||
-       setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only) == 0) &&
+  const int on = 1, only = !address.all;
+  if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+      (family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only) == 0) &&
       bind(fd, &address.name.any, address.size) == 0 && listen(fd, SOMAXCONN) == 0)
     return fd;
   const int reason = errno;
   if (fd >= 0) close(fd);
   errno = reason;
-  // The kernel has no IPv6, or it is off in this namespace, or no socket is for both (EINVAL,
-  // OpenBSD): listen on IPv4 only.
-  if (family != AF_INET6 || !address.all ||
-      (reason != EAFNOSUPPORT && reason != EADDRNOTAVAIL && reason != EINVAL))
-    return -1;
+  // No IPv6 in the kernel or in this namespace, or no socket for both (EINVAL, OpenBSD): IPv4 only.
+  const bool no_v6 = reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL || reason == EINVAL;
+  if (!address.all || !no_v6) return -1;
   Address v4{.text = address.text, .name = {}, .size = sizeof(sockaddr_in), .all = false};
   v4.name.v4 = {};
   v4.name.v4.sin_family = AF_INET;
@@ -719,6 +679,7 @@ int listen_on(const Address& address) {
 
 // Whether this is a socket file that a dead process has left: nothing listens there, so it refuses.
 bool is_stale(const Address& address) {
+  const KeepErrno keep;
   struct stat is;
   const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   if (fd < 0) return false;
@@ -730,8 +691,7 @@ bool is_stale(const Address& address) {
 
 int listen_on_path(Address& address) {
   int fd = listen_on(address);
-  const KeepErrno keep;
-  if (fd < 0 && keep.value == EADDRINUSE && is_stale(address) && unlink(address.text) == 0)
+  if (fd < 0 && errno == EADDRINUSE && is_stale(address) && unlink(address.text) == 0)
     fd = listen_on(address);
   if (fd >= 0) lstat(address.text, &address.file);
   return fd;
@@ -750,7 +710,9 @@ const char* listen_error(const Address& address, int reason) {
   struct stat is;
   if (is_path && reason == EADDRINUSE && lstat(address.text, &is) == 0 && !S_ISSOCK(is.st_mode))
     return "the file exists and is not a socket";
-  if (!is_path && reason == EACCES) return "a port below 1024 needs CAP_NET_BIND_SERVICE";
+  const int port = is_path ? 0 : atoi(strrchr(address.text, ':') + 1);
+  if (!is_path && reason == EACCES && port < IPPORT_RESERVED)
+    return "a port below 1024 needs CAP_NET_BIND_SERVICE";
   return strerror(reason);
 }
 
@@ -775,28 +737,25 @@ bool open_sockets() {
   // The inherited values are for another process, but a worker might happen to get that pid.
   unsetenv("LISTEN_PID");
   unsetenv("LISTEN_PIDFDID");
-  if (address_count > 0 || socket_count == 0)
-    unsetenv("LISTEN_FDNAMES");  // it names too few, or there are none to name
+  if (address_count > 0 || socket_count == 0) unsetenv("LISTEN_FDNAMES");  // it names too few
   char text[16];
   snprintf(text, sizeof text, "%d", socket_count);
   return (socket_count > 0 ? setenv("LISTEN_FDS", text, 1) : unsetenv("LISTEN_FDS")) == 0;
 }
 
-// Revives the sockets if a worker has called shutdown(2) on one, which ends it for all. (Linux
-// revives TCP sockets, but no Unix socket.)
+// Revives TCP sockets: a worker's shutdown(2) ends one for all.
 void listen_again() {
   for (int i = given_sockets; i < socket_count; i++) listen(first_socket + i, SOMAXCONN);
 }
 
-// O_NONBLOCK belongs to all that share a socket. The master notes which sockets have it before it
-// tries new code, a bit for each of the first 64, and restores that when the code has failed.
+// O_NONBLOCK belongs to all that share a socket. Before the master tries new code it notes which
+// have it, a bit for each of the first 64, and restores that when the code has failed.
 unsigned long long nonblocking_sockets() {
   unsigned long long bits = 0;
   for (int i = 0; i < min(socket_count, 64); i++)
     if (fcntl(first_socket + i, F_GETFL) & O_NONBLOCK) bits |= 1ULL << i;
   return bits;
 }
-
 void restore_sockets(unsigned long long bits) {
   for (int i = 0; i < min(socket_count, 64); i++) {
     const int flags = fcntl(first_socket + i, F_GETFL) & ~O_NONBLOCK;
@@ -806,44 +765,40 @@ void restore_sockets(unsigned long long bits) {
 
 // ---- Signals and the self-pipe ------------------------------------------------------------------
 
-// What a signal means to the master; act_on_signals() acts on it.
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
 
-void count_signal(int number);  // the master's handler
-void on_request(int number);    // a function worker's handler: it ends at its next yield
-void leave_pool_on_fork();      // the fork handler
+void on_request(int number);  // a function worker's handler: it ends at its next yield
+void leave_pool_on_fork();    // the fork handler
 
+// clang-format off
 const struct {
   int number;
-  Event event;
-  void (*in_master)(int);
-  void (*in_worker)(int);  // in a function worker; null: the caller's action. SIG_IGN: pkill(1) may
-                           // send the master's signal to workers, too
+  Event event;             // Nothing: the master ignores it
+  void (*in_worker)(int);  // in a function worker; null: the caller's action
   int flags;               // sa_flags of in_worker
 } signal_table[] = {
-    {SIGCHLD, OnChild, count_signal, nullptr, 0},  // must be first: see begin_pool()
-    {SIGINT, OnStop, count_signal, on_request, SA_RESTART},
-    {SIGQUIT, OnStop, count_signal, on_request, SA_RESTART},
-    {SIGTERM, OnStop, count_signal, on_request, 0},
-    {SIGUSR1, OnGrow, count_signal, SIG_IGN, 0},
-    {SIGUSR2, OnShrink, count_signal, SIG_IGN, 0},
-    {SIGHUP, OnReload, count_signal, on_request, SA_RESTART},
-    {SIGPIPE, Nothing, SIG_IGN, nullptr, 0},
-    {SIGTTOU, Nothing, SIG_IGN, nullptr, 0},
-    {SIGXFSZ, Nothing, SIG_IGN, nullptr, 0},  // if the log is a file at its limit (setrlimit(2))
+        {SIGCHLD, OnChild, nullptr, 0},  // must be first: see begin_pool()
+    {SIGINT, OnStop, on_request, SA_RESTART},
+    {SIGQUIT, OnStop, on_request, SA_RESTART},
+    {SIGTERM, OnStop, on_request, 0},
+    {SIGUSR1, OnGrow, SIG_IGN, 0},
+    {SIGUSR2, OnShrink, SIG_IGN, 0},
+    {SIGHUP, OnReload, on_request, SA_RESTART},
+    {SIGPIPE, Nothing, nullptr, 0},
+    {SIGTTOU, Nothing, nullptr, 0},
+    {SIGXFSZ, Nothing, nullptr, 0},  // if the log is a file at its limit (setrlimit(2))
 };
+// clang-format on
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
 
 struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
 sigset_t caller_mask;
-
 int arrived[event_count];  // how often each arrived since the master last consumed it
 int woken;                 // 1: a byte is in the self-pipe, or about to be
 unsigned first_stop_at;    // monotonic_ms() of the first INT, QUIT or TERM, cut to 32 bits
 int stop_requests;         // 1 from then on; 2 when another came too late to be an echo of it
 
-// Decides in the handler, by the time of arrival, whether an INT, QUIT or TERM is a second request:
-// the loop may be late.
+// Called by the handler: the time of arrival counts, and the loop may be late.
 void note_stop_signal() {
   const unsigned at = static_cast<unsigned>(monotonic_ms());
   if (stop_requests == 0) first_stop_at = at;
@@ -851,8 +806,7 @@ void note_stop_signal() {
     atomic_store(stop_requests, stop_requests == 0 ? 1 : 2);
 }
 
-// The handler in the master. The counters record the signals and the byte only ends the wait, so a
-// full pipe loses nothing.
+// The counters record the signals and the byte only ends the wait, so a full pipe loses nothing.
 void count_signal(int number) {
   const KeepErrno keep;
   for (const auto& entry : signal_table) {
@@ -860,41 +814,41 @@ void count_signal(int number) {
     if (entry.event == OnStop) note_stop_signal();
     __atomic_fetch_add(&arrived[entry.event], 1, __ATOMIC_RELAXED);
   }
-  const bool first = !__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST);
   // Without a pipe yet: wait_until() checks `woken` before it waits.
-  if (first && wake_write >= 0) write_byte(wake_write);
+  if (!__atomic_exchange_n(&woken, 1, __ATOMIC_SEQ_CST) && wake_write >= 0) write_byte(wake_write);
 }
 
 int consume(Event event) { return __atomic_exchange_n(&arrived[event], 0, __ATOMIC_SEQ_CST); }
+bool set_action(int number, void (*handler)(int), int flags, struct sigaction* before = nullptr) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = flags | SA_ONSTACK;  // the code may run on a small stack (a coroutine)
+  sigfillset(&action.sa_mask);
+  return sigaction(number, &action, before) == 0;
+}
 
-// Makes this process the master: installs its handlers, even where the caller ignored or blocked a
-// signal. False, with errno.
+// Installs the handlers, even where the caller ignored or blocked a signal. False, with errno.
 bool become_master() {
   master_pid = getpid();
   // Once for the process: in each worker the call would cost page faults.
-  static bool registered = false;
-  if (const int reason = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork)) {
-    errno = reason;
-    return false;
-  }
+  static bool registered;
+  errno = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork);
+  if (errno) return false;
   registered = true;
-  struct sigaction action {};
-  sigfillset(&action.sa_mask);
-  action.sa_flags = SA_RESTART | SA_NOCLDSTOP | SA_ONSTACK;
   pthread_sigmask(SIG_SETMASK, nullptr, &caller_mask);
   sigset_t handled;
   sigemptyset(&handled);
   for (int i = 0; i < signal_count; i++) {
-    sigaddset(&handled, signal_table[i].number);
-    action.sa_handler = signal_table[i].in_master;
-    if (sigaction(signal_table[i].number, &action, &caller_action[i]) == 0) continue;
+    const auto& entry = signal_table[i];
+    const auto handler = entry.event == Nothing ? SIG_IGN : count_signal;
+    sigaddset(&handled, entry.number);
+    if (set_action(entry.number, handler, SA_RESTART | SA_NOCLDSTOP, &caller_action[i])) continue;
     const KeepErrno keep;
     while (i-- > 0) sigaction(signal_table[i].number, &caller_action[i], nullptr);
     return false;
   }
   return pthread_sigmask(SIG_UNBLOCK, &handled, nullptr) == 0;
 }
-
 void restore_handlers() {
   for (int i = 0; i < signal_count; i++)
     sigaction(signal_table[i].number, &caller_action[i], nullptr);
@@ -909,8 +863,7 @@ enum class Phase : int {
   Failed,    // could not get that far; the reason is in `start_error`
 };
 
-// What a worker is asked to do. The value only rises, except that TakingRoom falls back to
-// WhenRoom, and WhenRoom to None when the pool goes back to the worker's code.
+// What a worker is asked to do. After End nothing changes any more.
 enum class Request : int {
   None,        // nothing: it runs the pool's code
   WhenRoom,    // it is old: end at a yield that finds room
@@ -918,8 +871,7 @@ enum class Request : int {
   End,         // end at the next yield, or it has taken room and is ending
 };
 
-// What a worker and the master tell each other. Each worker has its own cache line, so one that
-// yields a hundred million times a second does not slow the others.
+// Each worker has a cache line of its own: one that yields all the time does not slow the others.
 struct alignas(64) Line {
   Request request;       // written by the master, the worker and the worker's signal handler
   int has_stop_fd;       // 1: it may wait in poll(2), so a request is also sent as HUP
@@ -937,10 +889,9 @@ struct Shared {
   Line line[slot_count];  // by worker number
   char start_error[slot_count][start_error_size];  // untouched pages cost nothing
 };
-
 Shared* shared;  // mapped by the master, inherited by the workers
 
-// See tend() for what leads from one to the next. The order matters: kill_all() compares with <.
+// See tend() for what leads from one to the next.
 enum class State : unsigned char {
   Empty,     // no process, and none wanted
   Waiting,   // no process; one is to be started when it is due
@@ -969,9 +920,7 @@ struct Slot {
   Ms start_at = 0;             // Waiting, Leftover: when to fork
   Ms kill_at = 0;              // Aborted, Leftover: when to kill
 };
-
 Slot slots[slot_count];
-
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
@@ -980,22 +929,18 @@ Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request)
 enum class Roll {
   None,     // nowhere: all numbers run the pool's code
   Forward,  // old workers are replaced, a few at a time
-  Turning,  // the new code has failed under a number. The code before is the pool's again and on
-            // trial; until it has passed, nobody is let go
+  Turning,  // the code before is the pool's again, and on trial: nobody is let go until it passes
   Back,     // it has passed: workers on the failed code are replaced, a few at a time
   Stuck,    // there is no code to go back to: nobody is let go until the next reload
 };
 
 // How the last reload that HUP asked for is going.
-enum class Stage { None, Trial, Roll, Complete, Back, Failed };
-constexpr const char* stage_names[] = {"none", "trial", "roll", "complete", "back", "failed"};
+enum class Stage { None, Trial, Roll, Complete, Failed };
 
-// A reload. Its extra worker first tries the new code. When that code has become the pool's, the
-// same worker helps until all numbers run it: that is the roll.
 struct Reload {
   int count = 0;              // HUPs acted on
   Stage stage = Stage::None;  // of the last of these
-  char reason[256] = "";      // Back, Failed: why
+  char reason[256] = "";      // Failed: why
   Slot* trial = nullptr;      // the slot of the worker on trial; null: no trial
   bool tries_old = false;     // it tries the pool's code, to which the pool goes back
   Ms trial_since = 0;         // when the trial was asked for
@@ -1004,11 +949,9 @@ struct Reload {
   Slot* helper = nullptr;  // the slot of the worker that helps in the roll; null: no roll
   Ms roll_since = 0;       // when the roll was asked for
   int renewed = 0;         // how many numbers had a healthy worker on the pool's code
-  Ms step_at = 0;          // when that last changed
-  bool told = false;       // the log says since then for which numbers the roll waits
+  Ms tell_at = never;      // when to say for which numbers it waits, unless that changes
 };
 
-// The end of the pool.
 struct Shutdown {
   bool begun = false;
   Ms since = 0;         // when it began
@@ -1017,7 +960,6 @@ struct Shutdown {
   int status = 0;       // the exit status
 };
 
-// The pool as a whole.
 struct Pool {
   Job job;
   Options options{};
@@ -1031,10 +973,15 @@ struct Pool {
   Shutdown shutdown{};
 } pool;
 
+bool goes_back() { return pool.reload.roll == Roll::Turning || pool.reload.roll == Roll::Back; }
+const char* stage_name() {
+  constexpr const char* names[] = {"none", "trial", "roll", "complete", "failed"};
+  const Stage stage = pool.reload.stage;
+  return stage == Stage::Failed && goes_back() ? "back" : names[static_cast<int>(stage)];
+}
+
 void look_again(Ms at) { pool.look_at = min(pool.look_at, at); }
-
 bool is_below_target(const Slot& slot) { return number_of(slot) < pool.target; }
-
 bool is_wanted(const Slot& slot) {
   return !pool.shutdown.begun &&
          (is_below_target(slot) || &slot == pool.reload.trial || &slot == pool.reload.helper);
@@ -1044,29 +991,22 @@ bool is_wanted(const Slot& slot) {
 Code& code_for(const Slot& slot) {
   return &slot == pool.reload.trial && !pool.reload.tries_old ? trial_code : pool_code;
 }
-
 bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
 
-// The grace period, or the default one if it has no end.
-Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
-
-Slot* slot_of(pid_t pid) {
-  for (Slot& slot : slots)
-    if (slot.pid == pid) return &slot;
-  return nullptr;
+// How long a worker has to run before it is healthy without a yield. execve(2) may fail late.
+Ms warm_up() {
+  return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
+// The default if the grace period has no end.
+Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
 // ---- Room: how a roll lets old workers go -------------------------------------------------------
 
 // In each turn the master closes the room, counts the numbers without a working process, and opens
-// as much room as is left. A worker first marks itself as TakingRoom, then takes room. This needs
-// no lock: a worker that took room before the master closed it is marked, and so counted; one that
-// marks itself later can only take room that is opened after the count. If a worker dies after it
-// took room, its number counts as vacant.
-
-// The master's half; advance_roll() decides how much.
-void close_room() { atomic_store(shared->room, 0); }
-void open_room(int places) { atomic_store(shared->room, places); }
+// as much room as is left, see advance_roll(). A worker first marks itself as TakingRoom, then
+// takes room. This needs no lock: a worker that took room before the master closed it is marked,
+// and so counted; one that marks itself later can only take room that is opened after the count.
+// If a worker dies after it took room, its number counts as vacant.
 
 // The worker's half, called by forkd_yield().
 bool take_room(Request& request) {
@@ -1094,30 +1034,14 @@ struct Self {
   pthread_mutex_t stop_mutex = PTHREAD_MUTEX_INITIALIZER;  // held while stop_pipe is made
 } self;
 
-void set_action(int number, void (*handler)(int), int flags) {
-  struct sigaction action {};
-  action.sa_handler = handler;
-  action.sa_flags = flags | SA_ONSTACK;  // the code may run on a small stack (a coroutine)
-  sigfillset(&action.sa_mask);
-  sigaction(number, &action, nullptr);
-}
-
-// Whether there is a stop descriptor, and the worker has not closed it and reused its number.
+// False also when the worker has closed the stop descriptor and reused its number.
 bool is_own_stop_pipe() {
   const int end = atomic_load(self.stop_pipe[1]);
   struct stat is;
   return end >= 0 && fstat(end, &is) == 0 && same_file(is, self.stop_file);
 }
-
-// Makes the stop descriptor readable, if there is one.
 void write_stop_byte() {
   if (is_own_stop_pipe()) write_byte(self.stop_pipe[1]);
-}
-
-// Asks this worker to end.
-void ask_self_to_end() {
-  atomic_store(self.line->request, Request::End);
-  write_stop_byte();
 }
 
 // The slow path of forkd_yield(). noinline keeps that short.
@@ -1125,22 +1049,24 @@ void ask_self_to_end() {
   Request& request = self.line->request;
   if (take_room(request)) atomic_store(request, Request::End);
   if (atomic_load(request) != Request::End) return 1;
-  write_stop_byte();  // after a request the handler would do it, but its signal may be late or
-                      // blocked
+  write_stop_byte();  // the handler does it, too, but its signal may be late or blocked
   return 0;
 }
 
 // The worker's handler for HUP, INT, QUIT and TERM.
 void on_request(int number) {
   const KeepErrno keep;
-  if (getpid() == self.pid) return ask_self_to_end();
+  if (getpid() == self.pid) {
+    atomic_store(self.line->request, Request::End);
+    return write_stop_byte();
+  }
   // A child of the worker, made by vfork or clone without handlers.
   set_action(number, SIG_DFL, 0);
   kill(getpid(), number);  // not raise(3), which may signal the parent's thread
 }
 
 // Runs in the child after every fork. A worker's child is not a worker: each signal gets its
-// default action back, unless the user's code has set its own handler. (The master is no worker.)
+// default action back, unless the user's code has set its own handler.
 void leave_pool_on_fork() {
   if (!self.line) return;
   for (const auto& entry : signal_table) {
@@ -1166,16 +1092,15 @@ void leave_pool_on_fork() {
 
 // ---- The worker: from fork to its first task ----------------------------------------------------
 
-// What differs between workers. The master formats all but the pid before each fork: setenv(3) and
-// printf(3) in the worker would touch pages that it has not mapped yet. Each of these page faults
-// costs about 2 us, of a start that takes 90.
+// What differs between workers. The master formats all but the pid before each fork: in the worker
+// that would cost page faults, of about 2 us each in a start that takes 90.
 char number_variable[sizeof "FORKD_WORKER=" + 10];
 char pid_variable[sizeof "LISTEN_PID=" + 10];
 char** caller_environment;  // the list, as before the pool
 char** worker_environment;  // the list that master and workers use
 
-// Makes the list of the workers' environment: that of the caller, but with the variables above, and
-// without NOTIFY_SOCKET, since workers must not speak for the master. False, with errno: no memory.
+// The workers' environment is the caller's with the variables above, and without NOTIFY_SOCKET,
+// since workers must not speak for the master. False, with errno: no memory.
 bool make_environment() {
   size_t count = 0;
   while (environ && environ[count]) count++;
@@ -1192,13 +1117,6 @@ bool make_environment() {
   return true;
 }
 
-void restore_environment() {
-  if (worker_environment) environ = caller_environment;
-  free(worker_environment);
-  worker_environment = nullptr;
-}
-
-// Loads the user's code.
 forkd_worker* load_function(const Job& job) {
   Code& chosen = code_for(slots[self.number]);
   Code code = chosen;
@@ -1207,17 +1125,15 @@ forkd_worker* load_function(const Job& job) {
   char buffer[PATH_MAX];
   const char* name = find_name(job.path, code, buffer);
   const bool is_pinned = code.fd < 0 && leads_to(name, code.file);
-  struct stat root {
-  }, folder{};
-  stat("/", &root);
-  stat(".", &folder);
+  struct stat root = {}, folder = {};
+  const bool is_known = stat("/", &root) == 0 && stat(".", &folder) == 0;
   const uid_t user = geteuid();
   // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
   void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
-  // If the file was replaced meanwhile, either of the two may have been loaded: leave it to a new
-  // process. But a constructor may have changed what names lead to: then this says nothing.
-  if (is_pinned && !leads_to(name, code.file) && leads_to("/", root) && leads_to(".", folder) &&
-      geteuid() == user) {
+  // If the file was replaced meanwhile, either may have been loaded: leave it to a new process. But
+  // a constructor may have changed what names lead to: then this says nothing.
+  if (is_pinned && !leads_to(name, code.file) && is_known && leads_to("/", root) &&
+      leads_to(".", folder) && geteuid() == user) {
     atomic_store(self.line->request, Request::End);
     _exit(0);
   }
@@ -1229,7 +1145,6 @@ forkd_worker* load_function(const Job& job) {
   return reinterpret_cast<forkd_worker*>(function);
 }
 
-// Executes the command.
 [[noreturn]] void execute(char** argv) {
   for (int i = 0; i < socket_count; i++) fcntl(first_socket + i, F_SETFD, 0);
   execvp(argv[0], argv);
@@ -1240,25 +1155,22 @@ forkd_worker* load_function(const Job& job) {
   fail_to_start("cannot execute '%s': %s%s", argv[0], strerror(errno), hint);
 }
 
-// Sets the signal actions of a worker, then unblocks the signals. Ignoring a signal discards a
-// pending one: a USR1 or USR2 that came since the fork was meant for the master (pkill). A command
-// then gets the original actions back.
+// Ignoring a signal discards a pending one: a USR1 or USR2 that came since the fork was meant for
+// the master (pkill). A command then gets the original actions back.
 void set_signals(bool is_command) {
   sigset_t mask = caller_mask;
   for (int i = 0; i < signal_count; i++) {
     const auto& entry = signal_table[i];
     if (entry.in_worker) set_action(entry.number, entry.in_worker, entry.flags);
-    if (!entry.in_worker || is_command)
-      sigaction(entry.number, &caller_action[i], nullptr);
-    else
-      sigdelset(&mask, entry.number);
+    const bool is_ours = entry.in_worker && !is_command;
+    if (is_ours) sigdelset(&mask, entry.number);
+    if (!is_ours) sigaction(entry.number, &caller_action[i], nullptr);
   }
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
 // The child's part of start(). All signals are blocked.
 [[noreturn]] void become_worker(int number) {
-  // Anew: the application may have a stop descriptor of its own.
   self = {.line = &shared->line[number], .number = number, .pid = getpid()};
   // Watch, then check: if the master died before watch_parent(), no signal will come. The check is
   // for its pid, since a parent of 1 proves nothing when the master is 1 (prctl(2), getppid(2)).
@@ -1269,16 +1181,13 @@ void set_signals(bool is_command) {
   if (parent != master_pid) _exit(0);
   if (socket_count > 0) snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", self.pid);
   const Job& job = pool.job;
-  if (job.is_command())
-    setpgid(0, 0);
-  else
-    name_process();
+  if (job.is_command()) setpgid(0, 0);
+  name_process();
   if (job.function) reset_getopt();  // the application's; main() has reset the tool's
   set_signals(job.is_command());
   if (!job.path) close_all_own();
   forkd_worker* function = job.path ? load_function(job) : job.function;
-  // Asked to end while it was loading: begin no task.
-  if (atomic_load(self.line->request) == Request::End) exit(0);
+  if (atomic_load(self.line->request) == Request::End) exit(0);  // begin no task
   atomic_store(self.line->phase, Phase::Loaded);
   if (function) exit(function(job.argc, job.argv));
   execute(job.argv);
@@ -1286,7 +1195,6 @@ void set_signals(bool is_command) {
 
 // ---- The master: start, request and kill --------------------------------------------------------
 
-// The delay after that many failures in a row.
 Ms backoff(int failures) {
   return failures > 0 ? min(first_backoff << min(failures - 1, 10), longest_backoff) : 0;
 }
@@ -1331,8 +1239,8 @@ void terminate(pid_t pid) {
   kill(pid, SIGCONT);
 }
 
-// Asks a worker, if there is one, to end at its next yield; its task goes on. An aborted worker is
-// asked, too, since it may survive. At shutdown a command is asked even if it was asked before.
+// Asks a worker, if there is one, to end at its next yield; its task goes on. An aborted worker may
+// survive, so it is asked, too. At shutdown a command is asked even if it was asked before.
 void request_end(Slot& slot) {
   if (slot.pid == 0 || slot.state == State::Killed) return;
   const bool is_command = pool.job.is_command();
@@ -1340,20 +1248,16 @@ void request_end(Slot& slot) {
   log_event(LOG_DEBUG, "worker %d (pid %d) is asked to end", number_of(slot), slot.pid);
   // forkd_stop_fd() sets its flag and then looks at the request: one of the two sees the other.
   atomic_store(line_of(slot).request, Request::End);
-  if (is_command)
-    terminate(slot.pid);
-  else if (atomic_load(line_of(slot).has_stop_fd))
-    kill(slot.pid, SIGHUP);
+  if (is_command) return terminate(slot.pid);
+  if (atomic_load(line_of(slot).has_stop_fd)) kill(slot.pid, SIGHUP);
 }
 
-// The slot is no longer wanted.
 void retire(Slot& slot) {
   if (slot.state == State::Waiting) slot.state = State::Empty;
   request_end(slot);
 }
 
-// Kills a worker (a command: its process group). A process that changed its user cannot be killed;
-// it becomes Immune, and a shutdown does not wait for it.
+// Kills a worker (a command: its process group). One that changed its user cannot be killed.
 void kill_worker(Slot& slot, const char* why) {
   const bool sent = kill(slot.pid, SIGKILL) == 0;
   const int reason = errno;
@@ -1381,13 +1285,13 @@ void begin_shutdown(Ms now, int status) {
 void kill_all() {
   pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
   for (Slot& slot : slots) {
-    if (slot.pid > 0 && slot.state < State::Killed) kill_worker(slot, "has not ended");
+    if (slot.state == State::Running || slot.state == State::Aborted)
+      kill_worker(slot, "has not ended");
     if (slot.state == State::Leftover) slot.kill_at = 0;
   }
 }
 
-// Does what is due in a shutdown. Returns when to look again: soon, since a wait that is longer
-// than a pause hides it from the clock.
+// Returns when to look again: soon, since a wait that outlasts a pause hides it from the clock.
 Ms tend_shutdown(Ms now) {
   Shutdown& shutdown = pool.shutdown;
   if (!shutdown.begun) return never;
@@ -1408,24 +1312,19 @@ bool any_alive() {
   return false;
 }
 
-// Ends a pool that does not come up: no worker was ever healthy, and one cannot be loaded or all
-// keep failing.
+// No worker was ever healthy: ends the pool if one cannot be loaded, or if all keep failing.
 void give_up_if_hopeless(Phase phase, Ms now) {
-  if (pool.ever_healthy) return;
-  if (phase != Phase::Failed) {
-    for (const Slot& slot : slots)
-      if (is_below_target(slot) && slot.failures < give_up_after) return;
-    log_event(LOG_CRIT,
-              "no worker was ever healthy, and every one has failed %d times in a row: giving up",
+  for (const Slot& slot : slots)
+    if (phase != Phase::Failed && is_below_target(slot) && slot.failures < give_up_after) return;
+  if (phase != Phase::Failed)
+    log_event(LOG_CRIT, "no worker was ever healthy, and each failed %d times in a row: giving up",
               give_up_after);
-  }
   begin_shutdown(now, exit_failed);
 }
 
 // ---- The master: the trial of a reload ----------------------------------------------------------
 
-// Opens the file now at the job's path, to pin it. Null, or the reason for the failure;
-// begin_pool() recognises a missing file by errno.
+// Opens the file now at the job's path. Null, or why that failed; errno says if it is missing.
 const char* pin(Code& code) {
   static int last_number;
   code.number = ++last_number;
@@ -1438,14 +1337,7 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-void exchange_codes() {
-  const Code code = pool_code;
-  pool_code = old_code;
-  old_code = code;
-}
-
-// Brings the workers in line with the pool's code, which has changed: those on another code are
-// old, and numbers that wait out a backoff start at once.
+// The pool's code has changed: others are old, and numbers that wait out a backoff start at once.
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
     slot.failures = 0;  // of another code
@@ -1462,6 +1354,14 @@ void mark_old_workers(Ms now) {
   }
 }
 
+// The pool goes back to the code before, or on again from there.
+void exchange_codes(Ms now) {
+  const Code code = pool_code;
+  pool_code = old_code;
+  old_code = code;
+  mark_old_workers(now);
+}
+
 // Notes how the reload goes, and why. Cuts no UTF-8 character.
 void note_stage(Stage stage, const char* reason) {
   Reload& reload = pool.reload;
@@ -1473,7 +1373,6 @@ void note_stage(Stage stage, const char* reason) {
   reload.stage = stage;
 }
 
-// Forgets the trial, if there is one. Its worker ends at its next yield.
 void drop_trial() {
   Slot* slot = pool.reload.trial;
   pool.reload.trial = nullptr;
@@ -1481,7 +1380,6 @@ void drop_trial() {
   close_own(trial_code.fd);
 }
 
-// The trial has failed, or could not begin. No worker is let go for that.
 [[gnu::format(printf, 1, 2)]] void trial_failed(const char* format, ...) {
   char reason[start_error_size + 128];
   va_list args;
@@ -1492,33 +1390,30 @@ void drop_trial() {
   drop_trial();
   restore_sockets(pool_code.nonblocking);
   if (!reload.tries_old) {
-    log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
-    return note_stage(Stage::Failed, reason);
+    note_stage(Stage::Failed, reason);
+    return log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
   }
-  log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; the workers stay",
-            reason);
-  exchange_codes();
+  log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; workers stay", reason);
+  exchange_codes(clock_ms());
   close_own(old_code.fd);
-  mark_old_workers(clock_ms());
   reload.roll = Roll::Stuck;
-  if (reload.stage == Stage::Back) reload.stage = Stage::Failed;
 }
 
-Slot* free_extra_slot() {
-  for (Slot* slot = slots + max_workers; slot < slots + slot_count; slot++)
-    if (slot->state == State::Empty) return slot;
-  return nullptr;
-}
-
-void start_trial(Slot& slot, bool tries_old, Ms now) {
+// False: no extra slot is free.
+bool start_trial(bool tries_old, Ms now) {
   Reload& reload = pool.reload;
+  Slot* slot = slots + max_workers;
+  while (slot < slots + slot_count && slot->state != State::Empty) slot++;
+  if (slot == slots + slot_count) return false;
   log_event(LOG_INFO, "reload: trying the %s as worker %d", tries_old ? "code before" : "new code",
-            number_of(slot));
-  reload.trial = &slot;
+            number_of(*slot));
+  reload.trial = slot;
   reload.tries_old = tries_old;
   reload.trial_since = now;
   reload.passes_at = never;
-  schedule_start(slot, now);
+  slot->brief = false;
+  schedule_start(*slot, now);
+  return true;
 }
 
 // HUP: begins a trial of the code now at the path. One that is under way is dropped.
@@ -1532,20 +1427,10 @@ void on_reload_signal(Ms now) {
   note_stage(Stage::Trial, "");
   pool_code.nonblocking = nonblocking_sockets();
   const char* reason = pin(trial_code);
-  Slot* slot = free_extra_slot();
   if (reason) return trial_failed("cannot load %s: %s", pool.job.spec, reason);
-  if (!slot) return trial_failed("every extra number has a worker of an earlier reload");
   if (pool.job.path && same_file(trial_code.file, pool_code.file))
     log_event(LOG_INFO, "reload: %s is the very file that the pool runs already", pool.job.path);
-  start_trial(*slot, false, now);
-}
-
-// The worker on trial is healthy: the trial passes after the time of -c, which known code does not
-// need.
-void trial_is_healthy(Ms now) {
-  Reload& reload = pool.reload;
-  if (reload.passes_at == never)
-    reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
+  if (!start_trial(false, now)) trial_failed("all extra numbers have workers of earlier reloads");
 }
 
 // ---- The master: the roll -----------------------------------------------------------------------
@@ -1553,21 +1438,21 @@ void trial_is_healthy(Ms now) {
 // The trial has passed: its code is the pool's from now on, and workers on another one are old.
 void begin_roll(Ms now) {
   Reload& reload = pool.reload;
-  log_event(LOG_INFO,
-            "reload: the %s has passed its trial; old workers are replaced, a few at a time, "
-            "as they yield",
+  log_event(LOG_INFO, "reload: the %s has passed its trial; old workers are replaced as they yield",
             reload.tries_old ? "code before" : "new code");
   Slot* earlier = reload.helper;
   reload.helper = reload.trial;
   reload.trial = nullptr;
-  reload.roll_since = reload.step_at = reload.trial_since;
+  reload.roll_since = reload.trial_since;
+  reload.renewed = 0;
+  reload.tell_at = now + finite_grace();
   if (reload.tries_old) {
     reload.roll = Roll::Back;
   } else {
     // The code to go back to is the last one that ran under all numbers.
-    if (reload.roll == Roll::Forward && old_code.fd >= 0) exchange_codes();
-    close_own(old_code.fd);
-    old_code = pool_code;
+    const bool keeps_old = reload.roll == Roll::Forward && old_code.fd >= 0;
+    close_own(keeps_old ? pool_code.fd : old_code.fd);
+    if (!keeps_old) old_code = pool_code;
     pool_code = trial_code;
     trial_code.fd = -1;
     reload.roll = Roll::Forward;
@@ -1584,7 +1469,6 @@ void end_roll(Ms now) {
     log_event(LOG_INFO, "reload complete after %.3f s: every worker runs the new code", took);
   if (reload.roll == Roll::Back) log_event(LOG_INFO, "back on the code before after %.3f s", took);
   if (reload.stage == Stage::Roll) reload.stage = Stage::Complete;
-  if (reload.stage == Stage::Back) reload.stage = Stage::Failed;
   retire(*reload.helper);
   reload.helper = nullptr;
   reload.roll = Roll::None;
@@ -1598,45 +1482,38 @@ void turn_back(const char* how, Ms now) {
   const bool can = reload.roll == Roll::Forward && old_code.fd >= 0;
   log_event(LOG_ERR, "reload %s: %s; %s", can ? "failed" : "stands still", how,
             can ? "going back to the code before" : "the workers that are left stay");
-  if (reload.stage == Stage::Roll) note_stage(can ? Stage::Back : Stage::Failed, how);
-  if (reload.stage == Stage::Back && !can) reload.stage = Stage::Failed;
+  if (reload.stage == Stage::Roll) note_stage(Stage::Failed, how);
   reload.roll = can ? Roll::Turning : Roll::Stuck;
   if (!can) return;
-  exchange_codes();
+  exchange_codes(now);
   restore_sockets(pool_code.nonblocking);
-  mark_old_workers(now);
 }
-
-// Begins the trial of the code before, when the pool goes back to it, and ends one that has passed.
-void tend_trial(Ms now) {
-  Reload& reload = pool.reload;
-  if (reload.roll == Roll::Turning && !reload.trial)
-    if (Slot* slot = free_extra_slot()) start_trial(*slot, true, now);
-  if (!reload.trial) return;
-  if (reload.trial->healthy) trial_is_healthy(now);
-  if (now >= reload.passes_at)
-    begin_roll(now);
-  else
-    look_again(reload.passes_at);
-}
-
-// A count over the numbers below the target.
-struct Census {
-  int healthy = 0;  // healthy workers
-  int renewed = 0;  // those that run the pool's code
-  int vacant = 0;   // numbers, and the helper, under which nobody works
-};
 
 // Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
 // health only when it ends: believe it from then on, as long as processes can be started.
 bool is_at_work(const Slot& slot) {
   return slot.healthy || (slot.brief && pool.fork_failures == 0);
 }
-
 bool is_renewed(const Slot& slot) { return is_at_work(slot) && runs_pools_code(slot); }
 
-// Whether a worker has been asked to end, and not longer ago than the grace period. One that is
-// still there after that counts as at work again.
+void tend_trial(Ms now) {
+  Reload& reload = pool.reload;
+  if (reload.roll == Roll::Turning && !reload.trial) start_trial(true, now);
+  if (!reload.trial) return;
+  // The time of -c is for new code.
+  if (is_at_work(*reload.trial) && reload.passes_at == never)
+    reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
+  if (now < reload.passes_at) return look_again(reload.passes_at);
+  begin_roll(now);
+}
+
+struct Census {
+  int healthy = 0;  // numbers below the target under which somebody healthy works
+  int renewed = 0;  // those on the pool's code
+  int vacant = 0;   // numbers, and the helper, under which nobody works
+};
+
+// Asked to end not longer ago than the grace period. After that it counts as at work again.
 bool is_leaving(const Slot& slot, Ms now) {
   return slot.pid > 0 && request_to(slot) == Request::End &&
          (!slot.asked_at || now < slot.asked_at + finite_grace());
@@ -1647,9 +1524,8 @@ Census take_census(Ms now) {
   for (const Slot& slot : slots) {
     if (!is_below_target(slot) && &slot != pool.reload.helper) continue;
     const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-    const bool lingers = request == Request::End && !is_leaving(slot, now);
-    census.vacant +=
-        request == Request::TakingRoom || is_leaving(slot, now) || !(is_at_work(slot) || lingers);
+    const bool leaves = request == Request::TakingRoom || is_leaving(slot, now);
+    census.vacant += leaves || !(is_at_work(slot) || request == Request::End);
     if (&slot == pool.reload.helper) continue;
     census.healthy += is_at_work(slot);
     census.renewed += is_renewed(slot);
@@ -1668,22 +1544,19 @@ Slot* oldest_to_ask() {
   return oldest;
 }
 
-// Says for which numbers a roll waits that has made no step for the grace period, once.
+// Says once for which numbers a roll waits that has made no step for the grace period.
 void tell_waiting(const Census& census, Ms now) {
   Reload& reload = pool.reload;
-  if (census.renewed != reload.renewed) {
-    reload.renewed = census.renewed;
-    reload.step_at = now;
-    reload.told = false;
-  }
-  if (reload.told || now < reload.step_at + finite_grace()) return;
-  reload.told = true;
+  if (census.renewed != reload.renewed) reload.tell_at = now + finite_grace();
+  reload.renewed = census.renewed;
+  if (now < reload.tell_at) return;
+  reload.tell_at = never;
   char list[200] = "";
-  size_t length = 0;
-  for (const Slot& slot : slots)
-    if (is_below_target(slot) && !is_renewed(slot) && length < sizeof list)
-      length += static_cast<size_t>(
-          snprintf(list + length, sizeof list - length, " %d", number_of(slot)));
+  for (const Slot& slot : slots) {
+    const size_t length = strlen(list);
+    if (is_below_target(slot) && !is_renewed(slot))
+      snprintf(list + length, sizeof list - length, " %d", number_of(slot));
+  }
   log_event(LOG_INFO, "reload: waits for the workers with these numbers:%s", list);
 }
 
@@ -1695,104 +1568,72 @@ void advance_roll(const Census& census, Ms now) {
   if (reload.roll == Roll::Stuck) return;
   Ms room = max(1, pool.target / 4) - census.vacant;
   for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
-  if (room > 0) open_room(static_cast<int>(room));
+  if (room > 0) atomic_store(shared->room, static_cast<int>(room));
   tell_waiting(census, now);
   look_again(now + second);
 }
 
 // ---- The master: the end of a worker ------------------------------------------------------------
 
-// How a worker's process has ended.
-struct End {
-  Phase phase;   // how far it had come
-  bool asked;    // it had been asked to end
-  bool is_zero;  // it ended with status 0
-  bool crashed;  // it ended by a signal that is neither a request nor forkd's
-  bool worked;   // it was healthy: found so, or it returned 0
-  bool failed;   // it ran the pool's code, and ended with another status, unasked, before that
-  char text[start_error_size + 96];  // what the log says of it
-};
+using EndText = char[start_error_size + 96];
 
-End describe_end(const Slot& slot, int status, Ms now) {
-  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  const Ms lived = now - slot.started;
-  End end{};
-  end.phase = atomic_load(line_of(slot).phase);
-  end.asked = request_to(slot) == Request::End;
-  end.is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  end.crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
-                signal != SIGTERM && slot.state != State::Aborted && slot.state != State::Killed;
-  end.worked = slot.healthy || (end.is_zero && end.phase == Phase::Loaded);
-  // With a warm-up below a second, code that crashes at once would start ten times a second.
-  const bool is_proven = slot.healthy && lived >= second;
-  end.failed = runs_pools_code(slot) && !end.asked && !end.is_zero && !is_proven;
-  char* text = end.text + snprintf(end.text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
-  const size_t size = sizeof end.text - 64;
-  if (end.phase == Phase::Failed)
-    snprintf(text, size, "could not start: %.*s", static_cast<int>(start_error_size),
-             shared->start_error[number_of(slot)]);
-  else if (signal)
-    snprintf(text, size, "was ended by signal %d (%s)%s after %.3f s", signal, strsignal(signal),
-             WCOREDUMP(status) ? ", core dumped," : "", seconds(lived));
+void describe_end(const Slot& slot, int status, Phase phase, Ms lived, EndText& text) {
+  char* const rest = text + snprintf(text, 64, "worker %d (pid %d) ", number_of(slot), slot.pid);
+  const size_t size = sizeof text - 64;
+  const char* error = shared->start_error[number_of(slot)];
+  const char* core = WCOREDUMP(status) ? ", core dumped," : "";
+  if (phase == Phase::Failed)
+    snprintf(rest, size, "could not start: %.*s", static_cast<int>(start_error_size), error);
+  else if (WIFSIGNALED(status))
+    snprintf(rest, size, "was ended by signal %d (%s)%s after %.3f s", WTERMSIG(status),
+             strsignal(WTERMSIG(status)), core, seconds(lived));
   else
-    snprintf(text, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
-  return end;
+    snprintf(rest, size, "exited with status %d after %.3f s", WEXITSTATUS(status), seconds(lived));
 }
 
-// The log level of an end. If no worker has been healthy yet, the first failed start ends the
-// master and is critical; those that follow, during the shutdown, are debug.
-int level_of(const End& end, bool is_wanted) {
-  if (end.phase != Phase::Failed)
-    return end.is_zero || (end.asked && !end.crashed) ? LOG_INFO : LOG_WARNING;
-  if (pool.shutdown.begun) return LOG_DEBUG;
-  return pool.ever_healthy || !is_wanted ? LOG_ERR : LOG_CRIT;
-}
-
-// The worker on trial has ended. One that did its work and returned 0 is healthy, and one that was
-// asked to end has tried nothing: another one goes on in its place.
-void trial_ended(const End& end, Ms now) {
-  if (end.is_zero && (end.worked || end.asked)) {
-    log_event(LOG_INFO, "%s", end.text);
-    if (!end.asked) trial_is_healthy(now);
-    return;
-  }
-  const bool was_healthy = pool.reload.passes_at != never;
-  trial_failed("%s%s", end.text,
-               end.phase == Phase::Failed ? ""
-               : was_healthy              ? " in its trial"
-                                          : " before it was healthy");
-}
-
-// Nothing is left of a worker: its number is free.
 void free_number(Slot& slot) {
   slot.state = State::Empty;
   if (is_wanted(slot)) schedule_start(slot, slot.start_at);
 }
-
-// Whether there is something left of the group that a command has led. As long as there is, no
-// other process gets its number.
+// Whether something is left of the group that a command has led: its number is not free then.
 bool is_group_left(const Slot& slot) { return kill(-slot.group, 0) == 0 || errno == EPERM; }
 
-// A worker's process has ended and was reaped.
 void worker_ended(Slot& slot, int status, Ms now) {
-  const End end = describe_end(slot, status, now);
-  pool.ever_healthy = pool.ever_healthy || end.worked;
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  const Ms lived = now - slot.started;
+  const Phase phase = atomic_load(line_of(slot).phase);
+  const bool asked = request_to(slot) == Request::End;
   const bool was_killed = slot.state == State::Aborted || slot.state == State::Killed;
-  if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && WIFSIGNALED(status))
+  const bool crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
+                       signal != SIGTERM && !was_killed;
+  const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  const bool needs_nothing = warm_up() == 0 && !pool.options.timeout;  // but to be loaded
+  const bool worked = slot.healthy || (phase == Phase::Loaded && (is_zero || needs_nothing));
+  // With a warm-up below a second, code that crashes at once would start ten times a second.
+  const bool proven = slot.healthy && lived >= second;
+  const bool failed = runs_pools_code(slot) && !asked && !is_zero && !proven;
+  EndText text;
+  describe_end(slot, status, phase, lived, text);
+  pool.ever_healthy = pool.ever_healthy || worked;
+  if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
-  slot.failures = end.failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
-  slot.brief = runs_pools_code(slot) && !end.asked && end.worked && !slot.healthy;
+  slot.failures = failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
+  slot.brief = is_zero && worked && !slot.healthy && !asked && slot.code == code_for(slot).number;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
   slot.pid = 0;
   slot.state = State::Empty;
   listen_again();
-  if (&slot == pool.reload.trial)
-    trial_ended(end, now);
+  const char* when = pool.reload.passes_at == never ? " before it was healthy" : " in its trial";
+  const bool is_last_start = !pool.ever_healthy && is_wanted(slot);  // it ends the master
+  if (&slot == pool.reload.trial && !(is_zero && (worked || asked)))
+    trial_failed("%s%s", text, phase == Phase::Failed ? "" : when);
+  else if (phase == Phase::Failed)
+    log_event(pool.shutdown.begun ? LOG_DEBUG : is_last_start ? LOG_CRIT : LOG_ERR, "%s", text);
   else
-    log_event(level_of(end, is_wanted(slot)), "%s", end.text);
-  if (slot.failures >= turn_after && is_wanted(slot)) turn_back(end.text, now);
+    log_event(is_zero || (asked && !crashed) ? LOG_INFO : LOG_WARNING, "%s", text);
+  if (slot.failures >= turn_after && is_wanted(slot)) turn_back(text, now);
   if (pool.job.is_command() && is_group_left(slot)) {
     const bool for_ever = pool.shutdown.begun && !pool.options.grace;
     slot.state = State::Leftover;
@@ -1800,15 +1641,13 @@ void worker_ended(Slot& slot, int status, Ms now) {
   } else {
     free_number(slot);
   }
-  if (is_wanted(slot)) give_up_if_hopeless(end.phase, now);
+  if (is_wanted(slot) && !pool.ever_healthy) give_up_if_hopeless(phase, now);
 }
 
-// Reaps a worker if it has ended.
 void reap_worker(Slot& slot, Ms now) {
   int status;
   pid_t pid;
-  while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) {
-  }
+  while ((pid = waitpid(slot.pid, &status, WNOHANG)) < 0 && errno == EINTR) continue;
   if (pid > 0) worker_ended(slot, status, now);
 }
 
@@ -1819,16 +1658,15 @@ void reap(Ms now) {
     if (waitid(P_ALL, 0, &first, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == EINTR) continue;
     const pid_t pid = first.si_pid;
     if (pid == 0) return;  // no other child has ended
-    Slot* slot = slot_of(pid);
+    Slot* slot = nullptr;
+    for (Slot& each : slots)
+      if (each.pid == pid) slot = &each;
     // A child without a slot is an orphan that this process inherited, or the application's own.
     if (!slot && !pool.reaps_all) break;
-    // Asks what is left of a command's group to end. No other group can have the number until the
-    // leader is reaped.
+    // What is left of a command's group: no other can have the number until the leader is reaped.
     if (slot && pool.job.is_command()) terminate(-pid);
-    if (slot)
-      reap_worker(*slot, now);
-    else
-      waitpid(pid, nullptr, WNOHANG);
+    if (slot) reap_worker(*slot, now);
+    if (!slot) waitpid(pid, nullptr, WNOHANG);
   }
   // A dead child that is the application's hides those behind it.
   for (Slot& slot : slots)
@@ -1837,33 +1675,28 @@ void reap(Ms now) {
 
 // ---- The master: what happens to a worker -------------------------------------------------------
 
-// fork(2) failed, which is not the worker's fault: the pool tries again later. But new code has
-// failed its trial. Returns when to look at the slot again.
-Ms fork_failed(Slot& slot, int reason) {
-  slot.brief = false;
-  if (&code_for(slot) == &trial_code) {
-    trial_failed("cannot fork: %s", strerror(reason));
-    return never;
-  }
-  const Ms delay = backoff(++pool.fork_failures);
-  pool.fork_at = slot.started + delay;
-  log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", strerror(reason), seconds(delay));
-  return pool.fork_at;
-}
+// Each of the following does what is due in a slot, and returns when it must be called again.
 
-// Starts the worker if it is due. Returns when to look at the slot again.
+// If fork(2) fails, that is not the worker's fault: the pool tries again later.
 Ms tend_start(Slot& slot, Ms now) {
   const bool is_new = &code_for(slot) == &trial_code;  // it fails at once, and does not wait
   const Ms due = is_new ? slot.start_at : max(slot.start_at, pool.fork_at);
   if (now < due) return due;
   if (clock_ms() > now + longest_turn) return now;  // no signal waits for a thousand starts
-  if (!start(slot)) return fork_failed(slot, errno);
-  pool.fork_failures = 0;
-  return now + shortest_watch;
+  if (start(slot)) {
+    pool.fork_failures = 0;
+    return now + shortest_watch;
+  }
+  const char* reason = strerror(errno);
+  slot.brief = false;
+  if (is_new) trial_failed("cannot fork: %s", reason);
+  if (is_new) return never;
+  const Ms delay = backoff(++pool.fork_failures);
+  log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", reason, seconds(delay));
+  return pool.fork_at = slot.started + delay;
 }
 
-// Waits for the end of what a command has left in its group, which has been sent SIGTERM; kills it
-// after the grace period. Returns when to look again.
+// What a command has left in its group has been sent SIGTERM; it is killed after the grace period.
 Ms tend_leftover(Slot& slot, Ms now) {
   const bool left = is_group_left(slot);
   if (left && now < slot.kill_at) return min(slot.kill_at, now + leftover_interval);
@@ -1877,17 +1710,9 @@ Ms tend_leftover(Slot& slot, Ms now) {
   return never;
 }
 
-// How long a worker has to run before it is healthy without a yield. A command has to outlive at
-// least the time in which its execve(2) may fail.
-Ms warm_up() {
-  return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
-}
-
-// How long a worker may take to be loaded.
 Ms load_limit() { return max(finite_grace(), warm_up()); }
 
-// When a process is healthy, as far as that is known: a while after its first yield, or, if no
-// yield is required of it, when it has run for the warm-up time.
+// A while after its first yield or, without a timeout, after the warm-up time. never: not known.
 Ms healthy_at(const Slot& slot) {
   const Ms by_yield = slot.yielded_at + min(second, pool.options.warm_up);
   const Ms by_time = slot.loaded_at + warm_up();
@@ -1895,8 +1720,7 @@ Ms healthy_at(const Slot& slot) {
              slot.loaded_at && !pool.options.timeout ? by_time : never);
 }
 
-// Notes whether a process is healthy, and kills one that hangs while it is loaded. Returns when to
-// look again: after a sixteenth of its age, or when it will be healthy.
+// Notes that a process is healthy, or kills one that hangs while it is loaded.
 Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
   const bool loaded = atomic_load(line_of(slot).phase) == Phase::Loaded;
   if (loaded && !slot.loaded_at) slot.loaded_at = now;
@@ -1917,12 +1741,9 @@ Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
   return min(healthy_at(slot), slot.yielded_at ? never : now + pause);
 }
 
-// With a timeout: aborts a worker that has not yielded for so long (for its first yield: the longer
-// of timeout and warm-up). Returns when to look again.
-//
-// A yield is noticed at most a fifth of the timeout late. One more fifth is for a pause that the
-// clock did not notice because it ended before the wait did. So a worker is found when it is late
-// by one to two fifths.
+// With a timeout: aborts a worker that has not yielded for so long. A yield is noticed at most a
+// fifth of the timeout late. One more fifth is for a pause that the clock did not notice because it
+// ended before the wait did. So a worker is found when it is late by one to two fifths.
 Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   const Ms timeout = pool.options.timeout, fifth = max(1, timeout / 5);
   if (yields != slot.yields || !slot.progress_at) slot.progress_at = now;
@@ -1938,21 +1759,18 @@ Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   return slot.kill_at;
 }
 
-// Does what is due in a slot. Returns when it must be called again. This is all that happens to a
-// worker, apart from what it is asked for and from its end:
+// All that happens to a worker, apart from what it is asked for and from its end:
 //
 //            due: fork           no yield           still there
 //   Waiting -----------> Running --------> Aborted -------------> Killed
 //      ^                    |    SIGABRT      |       SIGKILL        |
-//      |                    |                 |                      |
 //      |                    +----- it ended --+----------------------+
 //      |                               |
 //      +---- the number is wanted -----+----- or not -----> Empty
 //
 // A process may skip states on its way to the right, but never goes back. If SIGKILL cannot be sent
 // to it, it becomes Immune instead of Killed. If a command leaves some of its group behind, its
-// number is Leftover until that has gone. USR1 makes an Empty slot Waiting; a Waiting slot that is
-// no longer wanted becomes Empty.
+// number is Leftover until that has gone. USR1 makes an Empty slot Waiting, USR2 the reverse.
 Ms tend(Slot& slot, Ms now) {
   if (slot.state == State::Waiting) return tend_start(slot, now);
   if (slot.state == State::Leftover) return tend_leftover(slot, now);
@@ -1982,7 +1800,6 @@ void grow(Ms now) {
   slot.start_at = now;  // or later: as soon as its old process, if there is one, has ended
   if (slot.state == State::Empty) schedule_start(slot, now);
 }
-
 void shrink() {
   if (pool.target == 1) return log_event(LOG_WARNING, "the target stays 1, the least there can be");
   Slot& slot = slots[--pool.target];
@@ -1990,7 +1807,6 @@ void shrink() {
   retire(slot);
 }
 
-// Acts on the signals that arrived since the last turn. A shutdown ignores USR1, USR2 and HUP.
 void act_on_signals(Ms now) {
   // Before reap(): a worker ended by the signal that also asks for the shutdown has not failed.
   if (consume(OnStop) > 0) {
@@ -2006,31 +1822,27 @@ void act_on_signals(Ms now) {
 
 // ---- The service manager ------------------------------------------------------------------------
 
-enum class News { None, Ready, Reloading, Stopping };
-
-// The service manager, and what it has been told last.
+// What the service manager is told: nothing until the pool is healthy; then 2n + 1, which is
+// READY=1, after the nth HUP; 2n, which is RELOADING=1, while that one is on trial; and STOPPING=1.
+constexpr int nothing = 0, stopping = INT_MAX;
 struct Manager {
   sockaddr_un name{};
-  socklen_t name_size = 0;  // how many bytes of it are used
-  News told = News::None;
-  int reloads = 0;           // the HUPs that this includes
+  socklen_t name_size = 0;   // how many bytes of it are used
+  int told = nothing;        // last
   char status[512] = "";     // STATUS=
   Ms watchdog_interval = 0;  // between two WATCHDOG=1
   Ms watchdog_at = never;    // when the next one is due
 } manager;
 
 // Opens a socket for messages to NOTIFY_SOCKET: a path, or @ and a name in Linux' abstract
-// namespace. Reads whether the manager wants a sign of life: twice in WATCHDOG_USEC, if that is
-// meant for this process (sd_watchdog_enabled(3)).
+// namespace. A sign of life is due twice in WATCHDOG_USEC (sd_watchdog_enabled(3)).
 void open_notify() {
   manager = {};
   const char* path = getenv("NOTIFY_SOCKET");
   if (!path) return;
   const size_t length = strlen(path);
   if ((path[0] != '/' && path[0] != '@') || length >= sizeof manager.name.sun_path)
-    return log_event(LOG_WARNING,
-                     "NOTIFY_SOCKET is '%s': neither a path nor an abstract name, or too long",
-                     path);
+    return log_event(LOG_WARNING, "NOTIFY_SOCKET is '%s': no path or abstract name", path);
   manager.name.sun_family = AF_UNIX;
   memcpy(manager.name.sun_path, path, length);
   if (path[0] == '@') manager.name.sun_path[0] = '\0';
@@ -2054,56 +1866,47 @@ bool send_to_manager(const char* text) {
   return true;
 }
 
-// Tells the service manager that the master lives. Returns when to do so again.
+// Tells that the master lives. Returns when to do so again.
 Ms tend_watchdog(Ms now) {
   if (now < manager.watchdog_at) return manager.watchdog_at;
   const Ms interval = manager.watchdog_interval;
-  manager.watchdog_at =
-      now + (send_to_manager("WATCHDOG=1") ? interval : min(interval, retry_interval));
-  return manager.watchdog_at;
+  const Ms pause = send_to_manager("WATCHDOG=1") ? interval : min(interval, retry_interval);
+  return manager.watchdog_at = now + pause;
 }
 
-// What the service manager shall know. After each HUP come RELOADING=1 and, as soon as no new code
-// is on trial, READY=1.
-News news_for_manager(const Census& census) {
-  const Reload& reload = pool.reload;
-  if (pool.shutdown.begun) return News::Stopping;
-  if (manager.told == News::None) return census.healthy == pool.target ? News::Ready : News::None;
-  if (manager.reloads != reload.count) return News::Reloading;
-  const bool trying = manager.told == News::Reloading && reload.stage == Stage::Trial;
-  return trying ? News::Reloading : News::Ready;
+int news_for_manager(const Census& census) {
+  const int reloading = 2 * pool.reload.count;
+  if (pool.shutdown.begun) return stopping;
+  if (manager.told == nothing) return census.healthy == pool.target ? reloading + 1 : nothing;
+  if (manager.told < reloading) return reloading;  // for each HUP, also if its trial is over
+  return manager.told == reloading && pool.reload.stage == Stage::Trial ? reloading : reloading + 1;
 }
 
-// Tells the service manager what is new, and the status when it has changed. Returns when to try
-// again, if its queue is full.
+// Tells the service manager what is new. Returns when to try again, if its queue is full.
 Ms notify(const Census& census, Ms now) {
-  if (notify_fd < 0 || manager.told == News::Stopping) return never;
+  if (notify_fd < 0 || manager.told == stopping) return never;
   const Reload& reload = pool.reload;
-  const News news = news_for_manager(census);
+  const int news = news_for_manager(census);
   char renewed[48] = "", status[sizeof manager.status], head[64], text[sizeof status + 80];
-  const bool is_back = reload.roll == Roll::Turning || reload.roll == Roll::Back;
   if (reload.roll != Roll::None)
     snprintf(renewed, sizeof renewed, ", %d on the %s", census.renewed,
-             is_back ? "code before" : "new code");
+             goes_back() ? "code before" : "new code");
   snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s%s%s", census.healthy,
-           pool.target, renewed, stage_names[static_cast<int>(reload.stage)],
-           reload.reason[0] ? ": " : "", reload.reason);
-  const bool is_new =
-      news != manager.told || (news == News::Reloading && manager.reloads != reload.count);
+           pool.target, renewed, stage_name(), reload.reason[0] ? ": " : "", reload.reason);
+  const bool is_new = news != manager.told;
   if (!is_new && strcmp(status, manager.status) == 0) return never;
   // RELOADING=1 must carry the time, which tells reloads apart.
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   snprintf(head, sizeof head, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
            t.tv_sec * 1000000LL + t.tv_nsec / 1000);
-  const char* const heads[] = {"", "READY=1\n", head, "STOPPING=1\n"};
-  snprintf(text, sizeof text, "%sSTATUS=%s", is_new ? heads[static_cast<int>(news)] : "", status);
+  const char* what = news == stopping ? "STOPPING=1\n" : news % 2 ? "READY=1\n" : head;
+  snprintf(text, sizeof text, "%sSTATUS=%s", is_new ? what : "", status);
   if (!send_to_manager(text)) return now + retry_interval;
   manager.told = news;
-  manager.reloads = reload.count;
   memcpy(manager.status, status, sizeof status);
   // A trial that could not even begin is over by now.
-  return news == News::Reloading && reload.stage != Stage::Trial ? now : never;
+  return news_for_manager(census) == news ? never : now;
 }
 
 // ---- The state file -----------------------------------------------------------------------------
@@ -2111,12 +1914,11 @@ Ms notify(const Census& census, Ms now) {
 char state_text[PATH_MAX + 1024];  // what FILE of -s holds, or was to hold at the last try
 bool state_failed;                 // that could not be written, and the log says so
 
-// Puts a new file, locked, in the place of FILE: so a reader sees either of them whole. Null, or
-// why that failed.
+// Puts a new file, locked, in the place of FILE: so a reader sees either whole. Null, or why not.
 const char* replace_state(const char* path) {
   struct stat is {};
   const int standing = state_fd < 0 ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
-  const bool is_held = standing >= 0 && flock(standing, LOCK_EX | LOCK_NB) != 0;
+  const bool is_held = standing >= 0 && flock(standing, LOCK_SH | LOCK_NB) != 0;
   const bool is_other = standing >= 0 && fstat(standing, &is) == 0 && !S_ISREG(is.st_mode);
   if (standing >= 0) close(standing);
   if (is_held) return "another forkd keeps its state there";
@@ -2124,15 +1926,15 @@ const char* replace_state(const char* path) {
   char next[PATH_MAX];
   if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return strerror(ENAMETOOLONG);
   const int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  const size_t size = strlen(state_text);
-  if (fd >= 0) errno = ENOSPC;  // if write(2) takes only a part
-  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
-      write(fd, state_text, size) == static_cast<ssize_t>(size) && rename(next, path) == 0)
+  const auto size = static_cast<ssize_t>(strlen(state_text));
+  const bool is_ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+  if (is_ours) errno = ENOSPC;  // if write(2) takes only a part
+  if (is_ours && write(fd, state_text, strlen(state_text)) == size && rename(next, path) == 0)
     return keep_own(state_fd, fd) ? nullptr : strerror(errno);
-  const KeepErrno keep;
+  const char* reason = strerror(errno);
+  if (is_ours) unlink(next);
   if (fd >= 0) close(fd);
-  unlink(next);
-  return strerror(keep.value);
+  return reason;
 }
 
 // Writes the state if it has changed. False, already reported: that failed.
@@ -2146,8 +1948,8 @@ bool write_state(const Census& census, int level) {
   snprintf(
       text, sizeof text,
       "pid=%d\nworker=%s\ntarget=%d\nhealthy=%d\nrenewed=%d\nreloads=%d\nreload=%s\nreason=%s\n",
-      master_pid, worker, pool.target, census.healthy, census.renewed, reload.count,
-      stage_names[static_cast<int>(reload.stage)], reload.reason);
+      master_pid, worker, pool.target, census.healthy, census.renewed, reload.count, stage_name(),
+      reload.reason);
   if (strcmp(text, state_text) == 0) return true;
   strcpy(state_text, text);
   const char* reason = replace_state(path);
@@ -2170,7 +1972,7 @@ bool read_state(const char* path) {
     const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) return false;
     const bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    state_text[max(0, read(fd, state_text, sizeof state_text - 1))] = '\0';
+    state_text[max(1, read(fd, state_text, sizeof state_text)) - 1] = '\0';  // the last newline
     struct stat is;
     const bool is_newest = fstat(fd, &is) == 0 && leads_to(path, is);
     close(fd);
@@ -2178,37 +1980,28 @@ bool read_state(const char* path) {
   }
 }
 
-// What the state says behind a name, up to the end of the text.
+// What the state says behind a name, and all that follows.
 const char* state_of(const char* name) {
   const char* found = strstr(state_text, name);
   return found ? found + strlen(name) : "";
 }
 
-// Asks the forkd that keeps its state in FILE to reload, waits, and tells how it went. Returns the
-// exit status.
-int ask_for_reload(const char* path) {
+// Asks the forkd that keeps its state in FILE to reload, waits, and tells how it went.
+[[noreturn]] void ask_for_reload(const char* path) {
   const pid_t pid = read_state(path) ? atoi(state_of("pid=")) : 0;
   const int reloads = atoi(state_of("\nreloads="));
-  if (pid <= 0) {
-    fprintf(stderr, "forkd: no forkd keeps its state in %s\n", path);
-    return exit_failed;
-  }
-  if (kill(pid, SIGHUP) != 0) {
-    fprintf(stderr, "forkd: cannot signal forkd (pid %d): %s\n", pid, strerror(errno));
-    return exit_failed;
-  }
+  if (pid <= 0) fail(exit_failed, "no forkd keeps its state in %s", path);
+  if (kill(pid, SIGHUP) != 0)
+    fail(exit_failed, "cannot signal forkd (pid %d): %s", pid, strerror(errno));
   for (;;) {
     poll(nullptr, 0, retry_interval);
-    if (!read_state(path) || atoi(state_of("pid=")) != pid) {
-      fprintf(stderr, "forkd: forkd (pid %d) has ended\n", pid);
-      return exit_failed;
-    }
+    if (!read_state(path) || atoi(state_of("pid=")) != pid)
+      fail(exit_failed, "forkd (pid %d) has ended", pid);
     if (atoi(state_of("\nreloads=")) == reloads) continue;
-    if (strncmp(state_of("\nreload="), "failed\n", 7) == 0) {
-      fprintf(stderr, "reload failed: %s", state_of("\nreason="));
-      return exit_failed;
-    }
-    if (strncmp(state_of("\nreload="), "complete\n", 9) != 0) continue;
+    const char* stage = state_of("\nreload=");
+    if (strncmp(stage, "failed\n", 7) == 0)
+      fail(exit_failed, "reload failed: %s", state_of("\nreason="));
+    if (strncmp(stage, "complete\n", 9) != 0) continue;
     puts("reload complete: every worker runs the new code");
     exit_after_output();
   }
@@ -2226,8 +2019,7 @@ void wait_until(Ms deadline) {
   // If poll(2) overslept, nothing could run: the container was frozen, say.
   const Ms late = timeout < 0 ? 0 : clock_ms() - (now + timeout);
   if (late > pause_slack) paused += late;
-  const timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};
-  if (events < 0 && errno != EINTR) nanosleep(&pause, nullptr);  // no memory: do not spin
+  if (events < 0 && errno != EINTR) poll(nullptr, 0, 10);  // it failed: do not spin
   char bytes[16];
   // It may find no byte: the deadline came first, or the byte comes late and ends the next wait.
   (void)!read(wake_read, bytes, sizeof bytes);
@@ -2237,7 +2029,7 @@ void wait_until(Ms deadline) {
 
 // A turn of the loop: what has happened, what is due, what is to be told.
 void take_turn(Ms now) {
-  close_room();
+  atomic_store(shared->room, 0);  // closed until advance_roll()
   act_on_signals(now);
   pool.look_at = min(tend_shutdown(now), tend_watchdog(now));
   for (Slot& slot : slots) look_again(tend(slot, now));
@@ -2253,11 +2045,13 @@ void release() {
   close_all_own();
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
-  restore_environment();
+  if (worker_environment) environ = caller_environment;
+  free(worker_environment);
+  worker_environment = nullptr;
   running = false;
 }
 
-// Prepares the pool and schedules its workers. False on failure, already logged.
+// False on failure, already logged.
 bool begin_pool(const Job& job, const Options& options) {
   pool = {.job = job, .options = options, .target = options.workers};
   // A caller that ignores SIGCHLD expects no zombies (POSIX, _Exit).
@@ -2274,27 +2068,26 @@ bool begin_pool(const Job& job, const Options& options) {
   int ends[2];
   const bool has_pipe =
       open_pipe(ends) && keep_own(wake_read, ends[0]) && keep_own(wake_write, ends[1]);
-  void* memory =
-      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  constexpr int access = PROT_READ | PROT_WRITE, kind = MAP_SHARED | MAP_ANONYMOUS;
+  void* memory = mmap(nullptr, sizeof(Shared), access, kind, -1, 0);
   if (memory != MAP_FAILED) shared = static_cast<Shared*>(memory);
   if (!has_pipe || !shared || !make_environment()) {
-    log_event(LOG_CRIT, "cannot make %s: %s", has_pipe ? "shared memory" : "a pipe",
-              strerror(errno));
+    const char* what = has_pipe ? "shared memory" : "a pipe";
+    log_event(LOG_CRIT, "cannot make %s: %s", what, strerror(errno));
     return false;
   }
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
-    const bool is_command = errno == ENOENT && !strchr(job.spec, '/');
-    log_event(LOG_CRIT, "cannot load %s: %s%s%s", job.spec, reason,
-              is_command ? " (a colon makes it PATH:SYMBOL; for a command: env " : "",
-              is_command ? job.spec : "");
+    const bool is_bare = errno == ENOENT && !strchr(job.spec, '/');
+    const char* hint = is_bare ? " (a colon makes it PATH:SYMBOL; for a command: env " : "";
+    log_event(LOG_CRIT, "cannot load %s: %s%s%s%s", job.spec, reason, hint, is_bare ? job.spec : "",
+              is_bare ? ")" : "");
     return false;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
   return true;
 }
 
-// The master: runs the pool until it has ended, and returns the exit status.
 int run_pool(const Job& job, const Options& options) {
   if (!begin_pool(job, options)) return exit_failed;
   do {
@@ -2306,17 +2099,15 @@ int run_pool(const Job& job, const Options& options) {
   return pool.shutdown.status;
 }
 
-// As PID 1: ends what the workers have left behind in the namespace, before the kernel kills it
-// together with this process. Takes at most the rest of the grace period; a signal after the one
-// that ended the pool, if one did, cuts it short.
+// As PID 1: ends what the workers have left in the namespace, before the kernel kills it. Takes at
+// most the rest of the grace period; a signal after the one that ended the pool cuts it short.
 void end_leftovers(Ms grace) {
   const bool was_asked = pool.shutdown.begun && pool.shutdown.status != exit_failed;
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
   const Ms deadline = grace ? since + grace : never;
   terminate(-1);
   for (Ms now = clock_ms(); now < deadline; now = clock_ms()) {
-    while (waitpid(-1, nullptr, WNOHANG) > 0) {
-    }
+    while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
     if (kill(-1, 0) != 0 || atomic_load(stop_requests) > was_asked) return;
     wait_until(min(deadline, now + leftover_interval));
   }
@@ -2361,8 +2152,8 @@ int forkd_worker_number() { return self.number; }
 int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_options* given) {
   static char* no_arguments[] = {nullptr};
   Options options;
-  if (running || !function || argc < 0 || (argc > 0 && !argv) ||
-      (given && !convert(*given, options))) {
+  const bool good = function && (argc == 0 || (argc > 0 && argv));
+  if (running || !good || (given && !convert(*given, options))) {
     errno = EINVAL;
     return -1;
   }
@@ -2373,13 +2164,11 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   fflush(nullptr);  // or every worker would write the buffered output again
   // Gives back what was read ahead, or a worker's exit(3) would move the shared offset (POSIX,
   // fflush). Not from a pipe, where musl would discard it.
-  if (lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0)
-    fflush(stdin);  // cppcheck-suppress fflushOnInputStream
-  const int status = run_pool({.spec = "a function of this program",
-                               .function = function,
-                               .argc = argc,
-                               .argv = argv ? argv : no_arguments},
-                              options);
+  // cppcheck-suppress fflushOnInputStream
+  if (lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0) fflush(stdin);
+  Job job{.spec = "a function of this program", .argc = argc, .argv = argv ? argv : no_arguments};
+  job.function = function;
+  const int status = run_pool(job, options);
   restore_handlers();
   release();
   return status;
@@ -2388,20 +2177,16 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
 // Weak, so that an application that links this file can have its own main.
 [[gnu::weak]] int main(int argc, char** argv) {
   // Before anything else: the kernel drops a signal to PID 1 that has no handler.
-  if (!become_master()) {
-    fprintf(stderr, "forkd: cannot handle signals: %s\n", strerror(errno));
-    return exit_failed;
-  }
+  if (!become_master()) fail(exit_failed, "cannot handle signals: %s", strerror(errno));
   const Options options = parse_options(argc, argv);
   if (options.reload) {
-    if (optind < argc) usage_error("--reload takes no worker: '%s'", argv[optind]);
+    if (optind < argc) fail(exit_usage, "--reload takes no worker: '%s'", argv[optind]);
     restore_handlers();
-    return ask_for_reload(options.reload);
+    ask_for_reload(options.reload);
   }
   const Job job = parse_job(argc - optind, argv + optind);
   if (options.timeout && job.is_command())
-    usage_error("a timeout needs a worker that can yield: '%s' is a command, no PATH:SYMBOL",
-                job.spec);
+    fail(exit_usage, "a timeout needs a worker that can yield: '%s' is a command", job.spec);
   reset_getopt();  // once for all workers: in each it would cost a page fault
   keep_standard_descriptors();
   running = true;

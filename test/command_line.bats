@@ -105,9 +105,9 @@ END
   done
   # Each of these has another default, and shows in what is refused.
   for option in bind grace log-level timeout warm-up; do
-    letter=${option%"${option#?}"} name=${option%:*}
-    for form in -$letter --$name --$letter; do refused "$form -x ./w.so:run => wrong ${option#*:} '-x'"; done
-    for form in -$letter --$name= --$letter=; do refused "${form}x ./w.so:run => wrong ${option#*:} 'x'"; done
+    letter=${option%"${option#?}"} name=$option
+    for form in -$letter --$name --$letter; do refused "$form -x ./w.so:run => wrong --$option '-x'"; done
+    for form in -$letter --$name= --$letter=; do refused "${form}x ./w.so:run => wrong --$option 'x'"; done
   done
 }
 

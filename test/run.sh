@@ -18,7 +18,7 @@ results=$(mktemp -d) || exit 1
 trap 'rm -rf "$results"' EXIT
 # Those that take long come first, then the others by their size. (A name that is not there any more is
 # left out.)
-long='forkd_run service_manager build restart timeout reload readme manual'
+long='forkd_run service_manager build reload_roll reload_back reload_trial state restart timeout readme manual'
 [ $# -gt 0 ] || {
   # shellcheck disable=SC2012,SC2046 # names without spaces
   set -- $(for name in $long; do [ ! -e "$name.bats" ] || echo "$name"; done) \

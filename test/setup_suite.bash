@@ -93,7 +93,7 @@ tool() {
 
 # The simulation of the master, which has forkd.cpp in itself.
 simulation() {
-  "$CXX" -std=c++20 -O1 -fno-exceptions -fno-rtti -c -o "$BIN/simulate.o" "$ROOT/test/simulate.cpp" &&
+  "$CXX" -std=c++20 -O1 -fno-exceptions -fno-rtti -c -o "$BIN/simulate.o" "$ROOT/test/tools/simulate.cpp" &&
     "$CC" $LDFLAGS -pthread -o "$BIN/simulate" "$BIN/simulate.o"
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# The master's loop on virtual time, against simulated workers and a kernel that fails (simulate.cpp).
+# The master's loop on virtual time, against simulated workers and a kernel that fails (tools/simulate.cpp).
 # A seed that breaks a rule is printed, with what went before.
 
 load helper

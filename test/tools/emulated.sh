@@ -12,8 +12,8 @@ cd "$(dirname "$0")/../.."
 
 subjects='command_line workers signals'
 case $arch in
-  aarch64) target=aarch64-linux-gnu processor=aarch64 subjects="$subjects commands reload shutdown" ;;
-  armhf) target=arm-linux-gnueabihf processor=arm subjects="$subjects commands reload shutdown" ;;
+  aarch64) target=aarch64-linux-gnu processor=aarch64 subjects="$subjects commands reload_code reload_trial shutdown" ;;
+  armhf) target=arm-linux-gnueabihf processor=arm subjects="$subjects commands reload_code reload_trial shutdown" ;;
   s390x) target=s390x-linux-gnu processor=s390x ;;
   *)
     echo "emulated: unknown architecture '$arch': must be aarch64, armhf or s390x" >&2

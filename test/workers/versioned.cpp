@@ -1,5 +1,16 @@
 // Code in two versions, for reloads: -DVERSION="1" or "2". With -DHANGS="0" worker 0 never comes back
 // from loading it; with -DREPLACES the file next.so takes the place of code.so while it is loaded.
+//
+// A file tells a worker what to do where it has come to: "load.2.1" worker 1 of version 2 while it is
+// loaded, and "load.2" all of that version. For the function obeys there are also "first" (before its
+// first yield), "task" (in a task) and "last" (when it has been let go). The file holds
+//
+//   wait          goes on when the file has gone, or says something else
+//   stay          the same, whatever SIGABRT says
+//   fail, crash   ends with status 5, or by SIGSEGV
+//   return        ends with status 0
+//
+// and after that perhaps "once": then the worker removes the file first.
 #include "forkd.h"
 #include <dlfcn.h>
 #include <signal.h>
@@ -18,15 +29,40 @@ static void pause_ms(long ms) {
   nanosleep(&t, nullptr);
 }
 
-#ifdef HANGS
-[[gnu::constructor]] static void load() {
-  while (strcmp(getenv("FORKD_WORKER"), HANGS) == 0) pause_ms(100);
+static void obey_file(const char* file) {
+  for (bool told = false;; pause_ms(5)) {
+    char order[32] = "";
+    const int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    if (read(fd, order, sizeof order - 1) > 0 && strstr(order, "once")) unlink(file);
+    close(fd);
+    if (strstr(order, "fail")) _exit(5);
+    if (strstr(order, "crash")) raise(SIGSEGV);
+    if (strstr(order, "return")) _exit(0);
+    if (strstr(order, "stay")) signal(SIGABRT, SIG_IGN);
+    if (!told) dprintf(1, "waits %s\n", file);
+    told = true;
+  }
 }
-#endif
 
-#ifdef REPLACES
-[[gnu::constructor]] static void load() { rename("next.so", "code.so"); }
+static void obey(const char* where) {
+  char file[64];
+  snprintf(file, sizeof file, "%s." VERSION, where);
+  obey_file(file);
+  const char* number = getenv("FORKD_WORKER");
+  snprintf(file, sizeof file, "%s." VERSION ".%s", where, number ? number : "none");
+  obey_file(file);
+}
+
+[[gnu::constructor]] static void load() {
+#if defined HANGS
+  while (strcmp(getenv("FORKD_WORKER"), HANGS) == 0) pause_ms(100);
+#elif defined REPLACES
+  rename("next.so", "code.so");
+#else
+  obey("load");
 #endif
+}
 
 static int steadily() {
   while (forkd_yield()) pause_ms(10);
@@ -45,6 +81,17 @@ WORKER steady() {
   return steadily();
 }
 
+// Steady, and does what the files say. It says when it begins its tasks and when it has been let go.
+WORKER obeys() {
+  introduce();
+  obey("first");
+  dprintf(1, "ready " VERSION " %d pid %d\n", forkd_worker_number(), static_cast<int>(getpid()));
+  for (; forkd_yield(); pause_ms(10)) obey("task");
+  dprintf(1, "let go " VERSION " %d\n", forkd_worker_number());
+  obey("last");
+  return 0;
+}
+
 // Says nothing and waits by the stop descriptor: a thousand of them leave the machine to others.
 WORKER quiet() {
   pollfd stop = {forkd_stop_fd(), POLLIN, 0};
@@ -56,69 +103,6 @@ WORKER quiet() {
 WORKER changing() {
   introduce();
   return *VERSION == '1' ? steadily() : raise(SIGSEGV);
-}
-
-// Steady in version 1; in version 2 it yields late for the first time, whatever SIGABRT says.
-WORKER late_in_two() {
-  if (*VERSION == '2') {
-    signal(SIGABRT, SIG_IGN);
-    for (int i = 0; i < 150; i++) pause_ms(10);
-  }
-  return steadily();
-}
-
-// Fails before its first yield in version 1, and is steady in version 2.
-WORKER broken_in_one() {
-  introduce();
-  if (*VERSION == '1') {
-    if (forkd_worker_number() == 0) forkd_yield();
-    return 1;
-  }
-  return steadily();
-}
-
-// Steady in version 1; in version 2 it works for 0.9 to 1.2 s, and fails without a yield.
-WORKER fails_late_in_two() {
-  introduce();
-  if (*VERSION == '1') return steadily();
-  for (int i = 0; i < 105; i++) pause_ms(10);
-  return 1;
-}
-
-// Steady, but in version 2 not as the worker whose number is its argument: that one fails. (Not after
-// a yield, which makes it healthy: the roll may be over before it fails.)
-WORKER fails_in_two(int, char** argv) {
-  introduce();
-  return *VERSION == '1' || forkd_worker_number() != atoi(argv[1]) ? steadily() : 5;
-}
-
-// Steady, but in version 2 the worker whose number is its argument fails after a yield, while the file
-// "fail" exists.
-WORKER fails_while_in_two(int, char** argv) {
-  introduce();
-  const bool fails = *VERSION == '2' && forkd_worker_number() == atoi(argv[1]);
-  for (; forkd_yield(); pause_ms(10))
-    if (fails && access("fail", F_OK) == 0) return 5;
-  return 0;
-}
-
-// Steady, but the worker whose number is its argument fails after a yield while the file "fail"
-// exists. Version 2 removes that file, so it fails once.
-WORKER fails_once_in_two(int, char** argv) {
-  introduce();
-  if (forkd_worker_number() != atoi(argv[1])) return steadily();
-  forkd_yield();
-  if (*VERSION == '1' ? access("fail", F_OK) == 0 : unlink("fail") == 0) return 5;
-  return steadily();
-}
-
-// Steady, but worker 0 never yields, except when the file that is its argument was there: then it
-// removes that, and fails.
-WORKER first_silent(int, char** argv) {
-  introduce();
-  if (forkd_worker_number() != 0) return steadily();
-  if (unlink(argv[1]) == 0) return 5;
-  for (;;) pause();
 }
 
 // Needs as many milliseconds as its first argument to set itself up, then does tasks. The file that
@@ -135,9 +119,6 @@ WORKER sets_up(int argc, char** argv) {
   return 0;
 }
 
-// Returns 0 at once in version 1, and does that in version 2.
-WORKER quick_in_one(int argc, char** argv) { return *VERSION == '1' ? 0 : sets_up(argc, argv); }
-
 // When it is let go, it says what further yields and the stop descriptor say.
 WORKER asks_again() {
   introduce();
@@ -146,15 +127,6 @@ WORKER asks_again() {
   pollfd stop = {before, POLLIN, 0};
   const int readable = poll(&stop, 1, 0);
   dprintf(1, "again %d readable %d\n", forkd_yield() || forkd_yield(), readable);
-  return 0;
-}
-
-// Waits by the stop descriptor. Worker 0, in version 1, is not done when it is let go, while the file
-// that is its argument exists.
-WORKER first_lingers(int, char** argv) {
-  introduce();
-  quiet();
-  while (*VERSION == '1' && forkd_worker_number() == 0 && access(argv[1], F_OK) == 0) pause_ms(10);
   return 0;
 }
 

@@ -187,7 +187,7 @@ ssize_t read_all(char*) {
 #define write(fd, data, size) (fd == STDERR_FILENO ? take_line(data, size) : ++bytes_in_pipe)
 #define main forkd_main
 #define take_turn forkd_turn
-#include "../forkd.cpp"
+#include "../../forkd.cpp"
 #undef main
 #undef take_turn
 #undef fork
