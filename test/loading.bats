@@ -125,8 +125,10 @@ END
   [ "$(id -u)" -eq 0 ] || kinds=folder
   for kind in $kinds; do
     rm -f out log
-    # The new root hides an absolute path, and the new user may not enter the folder.
-    MOVES=$kind run_forkd -w 0 "$PWD/private/code.so:steady"
+    # The new root hides an absolute path, the new folder hides others, and the new user may not enter it.
+    path=$PWD/private/code.so
+    [ $kind != folder ] || path=private/code.so
+    MOVES=$kind run_forkd -w 0 "$path:steady"
     eventually printed runs
     signal HUP
     eventually logged "reload complete"

@@ -514,14 +514,14 @@ close_together() { awk '/WATCHDOG/ { if (last && $1 - last < 190000) found = 1; 
   eventually heard_at_least 7 WATCHDOG=1
 }
 
-@test "a number whose worker ends with 0 at once is healthy no longer when fork fails" {
+@test "no number whose worker ends with 0 at once is healthy while fork fails" {
   needs_virtual_time
   manager
-  run_virtual "$W:returns" 0
-  eventually heard "READY=1 STATUS=1 of 1"
+  run_virtual -n 2 "$W:returns" 0
+  eventually heard "READY=1 STATUS=2 of 2"
   touch no_fork
-  eventually heard "STATUS=0 of 1"
+  eventually heard "STATUS=0 of 2"
   : >heard
   rm no_fork
-  eventually heard "STATUS=1 of 1"
+  eventually heard "STATUS=2 of 2"
 }

@@ -401,15 +401,15 @@ WORKER shuts_down_sockets(int, char** argv) {
   return 0;
 }
 
-// Steady; but when the file that is its argument names its number, it turns O_NONBLOCK of its sockets
-// over, and fails.
+// Steady; but when the file that is its argument names its number, it sets O_NONBLOCK of its first socket,
+// clears that of the next one, and fails.
 WORKER turns_nonblocking(int, char** argv) {
   char text[16] = "";
   const int file = open(argv[1], O_RDONLY);
   const bool told = file >= 0 && read(file, text, sizeof text - 1) > 0;
   if (!told || atoi(text) != forkd_worker_number()) return steadily();
-  for (int fd = 3; fd < 3 + atoi(getenv("LISTEN_FDS")); fd++)
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) ^ O_NONBLOCK);
+  fcntl(3, F_SETFL, O_NONBLOCK);
+  fcntl(4, F_SETFL, 0);
   return 3;
 }
 
