@@ -13,7 +13,7 @@ states() {
 
 # ask NAME: asks in the background; what it says goes to said.NAME, its status to status.NAME.
 ask() {
-  background sh -c '"$FORKD" --reload state >"$0" 2>&1; echo $? >status.new; mv status.new "$1"' "said.$1" "status.$1"
+  background sh -c '"$FORKD" --reload state >"$0" 2>&1; echo $? >"$1.new"; mv "$1.new" "$1"' "said.$1" "status.$1"
 }
 # was_told NAME STATUS LINE: it has ended with that status and that line, a pattern of bash.
 was_told() {
