@@ -6,8 +6,9 @@ LIBDIR     = $(PREFIX)/lib
 INCLUDEDIR = $(PREFIX)/include
 MANDIR     = $(PREFIX)/share/man
 
+# -Os: forkd spends its time in the kernel, and is 8 KiB smaller.
 CFLAGS   ?= -O2
-CXXFLAGS ?= -O2
+CXXFLAGS ?= -Os
 BATS     = bats
 
 # What the code needs, apart from the flags that are the user's.

@@ -11,7 +11,7 @@ set -eu
 
 cd "$(dirname "$0")/../.."
 images=${1:-build}
-CC=${CC:-cc} CXX=${CXX:-c++} CXXFLAGS=${CXXFLAGS:--O2}
+CC=${CC:-cc} CXX=${CXX:-c++} CXXFLAGS=${CXXFLAGS:--Os}
 export CC CXX CXXFLAGS
 unset MAKEFLAGS MFLAGS MAKELEVEL LDFLAGS  # of the make that runs this
 
