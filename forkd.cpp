@@ -7,7 +7,7 @@
 // The signal handler only counts a signal and writes a byte into a pipe that ends the wait: no
 // signal is lost, and none interrupts other work. Nothing else waits. Whatever must happen later is
 // a deadline in a slot or in the pool; each function that does what is due returns the next one.
-// Without a deadline the master sleeps until a signal arrives.
+// All that is left to wait for without a deadline are signals.
 //
 // The master signals only pids that a slot holds, which it does until it has reaped the process: so
 // it never signals a reused pid. A worker is forked with all signals blocked, so none reaches it
@@ -19,7 +19,7 @@
 // path with one extra worker, in a slot behind all numbers. If that fails, nothing changes. If it
 // passes, its code becomes the pool's, and workers on any other code are old. The roll lets them
 // go, a few at a time, while the extra worker helps. The code before stays open until the roll is
-// over: when the new code fails under a number, the two change places, and the roll leads back.
+// over: when the new code fails under a number, the pool goes back to it in the same way.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ predefines it; clang on musl and some others do not
@@ -127,16 +127,15 @@ constexpr Ms first_backoff = 100;   // after a failure
 constexpr Ms longest_backoff = 10000;
 constexpr Ms shortest_watch = 10;  // between two looks at a worker that is not healthy yet
 constexpr Ms longest_watch = 200;
-constexpr Ms exec_time = 100;    // if execve(2) fails, it fails within this time
-constexpr Ms pause_slack = 10;   // a wakeup this late is no pause
-constexpr Ms longest_turn = 20;  // of the loop, while there are more workers to start
-constexpr Ms echo_time = 100;    // a stop signal this much later is a second request, not an echo
+constexpr Ms exec_time = 100;         // if execve(2) fails, it fails within this time
+constexpr Ms pause_slack = 10;        // a wakeup this late is no pause
+constexpr Ms longest_turn = 20;       // of the loop, while there are more workers to start
+constexpr Ms echo_time = 100;         // a second stop signal this soon is an echo of the first
 constexpr Ms leftover_interval = 50;  // between two looks whether a group or namespace is empty
 constexpr Ms retry_interval = 100;  // while a full queue, or another forkd's reload, is waited for
 constexpr int turn_after = 2;       // failures in a row under a number until a roll goes back
 constexpr int give_up_after = 5;    // failures in a row of every worker, when none was ever healthy
-
-constexpr int exit_failed = 1;  // the worker could not be loaded, or the pool never came up
+constexpr int exit_failed = 1;      // the worker could not be loaded, or the pool never came up
 constexpr int exit_usage = 2;
 constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
@@ -175,7 +174,6 @@ Ms clock_ms() { return monotonic_ms() - paused; }
 Ms max(Ms a, Ms b) { return a > b ? a : b; }
 Ms min(Ms a, Ms b) { return a < b ? a : b; }
 double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
-
 struct KeepErrno {  // until the end of the scope
   const int value = errno;
   ~KeepErrno() { errno = value; }
@@ -334,7 +332,7 @@ const char* take_address(Options&, const char* text) {
   exit_after_output();
 }
 
-// The options: each is spelt here, and nowhere else.
+// The only list of options.
 constexpr struct Choice {
   char letter;  // 0: none
   const char* name;
@@ -389,7 +387,7 @@ Options parse_options(int argc, char** argv) {
   for (int c; (c = getopt_long(argc, argv, letters, long_options, nullptr)) != -1;) {
     if (c == ':') fail(exit_usage, "option '%s' needs an argument", argv[argc - 1]);
     // A short option may be part of a group (-xh), so name only its letter.
-    if (c == '?' && optopt > 0 && optopt < long_values)
+    if (c == '?' && optopt != 0 && optopt < long_values)
       fail(exit_usage, "unknown option '-%c'", optopt);
     const char* form = optopt ? "option '%.*s' takes no value" : "unknown option '%.*s'";
     const char* word = argv[optind - 1];
@@ -452,7 +450,7 @@ struct Code {
 
 Code pool_code;   // what the pool runs
 Code trial_code;  // what a reload tries
-Code old_code;    // during a roll: what the pool ran before it, or what it gives up
+Code other_code;  // during a roll: the code that it leads away from
 
 // The descriptors that the master needs for itself; -1: not open. Workers close them all.
 int wake_read = -1, wake_write = -1;  // the self-pipe
@@ -460,7 +458,7 @@ int log_again = -1;                   // a non-blocking description of standard 
 int notify_fd = -1;                   // the socket for messages to the service manager
 int state_fd = -1;                    // the file of -s, locked
 int* const own[] = {&wake_read, &wake_write,   &log_again,     &notify_fd,
-                    &state_fd,  &pool_code.fd, &trial_code.fd, &old_code.fd};
+                    &state_fd,  &pool_code.fd, &trial_code.fd, &other_code.fd};
 
 int socket_count;   // the workers' sockets, from first_socket on
 int given_sockets;  // the first of them, which are the service manager's
@@ -538,10 +536,10 @@ void name_process() { prctl(PR_SET_NAME, process_name); }
 constexpr bool kernel_watches_parent = true;
 bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
 
-// The name by which a worker loads code: the path, or the name that the file has now, so that
-// $ORIGIN works, or else that of the descriptor. (Not /proc/self/fd/N: a debugger would get its own
-// descriptor N. The pid comes from /proc, not getpid(2), because /proc may show another PID
-// namespace.) Without /proc: the path. The descriptor is closed, unless it is the name.
+// A worker loads code by the path while that leads to the file; else by the name that the file has
+// now, so that $ORIGIN works; else by the descriptor, which then stays open. (Not /proc/self/fd/N:
+// a debugger would get its own descriptor N. The pid comes from /proc, not getpid(2), because /proc
+// may show another PID namespace.) Without /proc: by the path.
 const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
   char link[64];
   snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
@@ -863,7 +861,7 @@ enum class Phase : int {
   Failed,    // could not get that far; the reason is in `start_error`
 };
 
-// What a worker is asked to do. After End nothing changes any more.
+// What a worker is asked to do. End is final.
 enum class Request : int {
   None,        // nothing: it runs the pool's code
   WhenRoom,    // it is old: end at a yield that finds room
@@ -907,18 +905,18 @@ struct Slot {
   State state = State::Empty;
   unsigned char failures = 0;  // in a row
   bool healthy = false;        // the process has been found healthy, by tend()
-  bool brief = false;          // the process before returned 0 earlier than that, as this one may
-  int code = 0;                // the number of the code that the process runs, or ran
-  pid_t pid = 0;               // of the process; 0: none
-  pid_t group = 0;             // Leftover: the group
-  Ms started = 0;              // when the last process was forked
-  Ms loaded_at = 0;            // when tend() first saw that the code was loaded
-  Ms yielded_at = 0;           // when it first saw a yield
-  Ms asked_at = 0;             // when it first saw that the process had been asked to end
-  Ms progress_at = 0;          // with a timeout: when it last saw `yields` change
-  unsigned long yields = 0;    // with a timeout: the count of yields at that time
-  Ms start_at = 0;             // Waiting, Leftover: when to fork
-  Ms kill_at = 0;              // Aborted, Leftover: when to kill
+  bool brief = false;  // the process before did its task and returned 0 earlier: its code works
+  int code = 0;        // the number of the code that the process runs, or ran
+  pid_t pid = 0;       // of the process; 0: none
+  pid_t group = 0;     // Leftover: the group
+  Ms started = 0;      // when the last process was forked
+  Ms loaded_at = 0;    // when tend() first saw that the code was loaded
+  Ms yielded_at = 0;   // when it first saw a yield
+  Ms asked_at = 0;     // when it first saw that the process had been asked to end
+  Ms progress_at = 0;  // with a timeout: when it last saw `yields` change
+  unsigned long yields = 0;  // with a timeout: the count of yields at that time
+  Ms start_at = 0;           // Waiting, Leftover: when to fork
+  Ms kill_at = 0;            // Aborted, Leftover: when to kill
 };
 Slot slots[slot_count];
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
@@ -997,7 +995,7 @@ bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
-// The default if the grace period has no end.
+// The grace period, or its default if it has no end.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
 // ---- Room: how a roll lets old workers go -------------------------------------------------------
@@ -1023,7 +1021,6 @@ bool take_room(Request& request) {
 // ---- The worker ---------------------------------------------------------------------------------
 
 bool running;  // this process is a master, until release(), or a worker
-
 // What this process is. All in one place, since a worker copies each page that it writes to.
 struct Self {
   Line* line = nullptr;  // null: not a worker
@@ -1077,6 +1074,7 @@ void leave_pool_on_fork() {
   }
   if (is_own_stop_pipe()) close(self.stop_pipe[1]);
   self = {};  // the mutex, too: another thread of the parent may have held it
+  socket_count = given_sockets = 0;
   running = false;
 }
 
@@ -1121,19 +1119,19 @@ forkd_worker* load_function(const Job& job) {
   Code& chosen = code_for(slots[self.number]);
   Code code = chosen;
   chosen.fd = -1;
-  close_all_own();  // before dlopen: a constructor may close every descriptor and reuse the numbers
+  close_all_own();  // all others; before dlopen, since a constructor may reuse the numbers
   char buffer[PATH_MAX];
   const char* name = find_name(job.path, code, buffer);
-  const bool is_pinned = code.fd < 0 && leads_to(name, code.file);
   struct stat root = {}, folder = {};
-  const bool is_known = stat("/", &root) == 0 && stat(".", &folder) == 0;
+  const bool is_known =
+      code.fd < 0 && leads_to(name, code.file) && stat("/", &root) == 0 && stat(".", &folder) == 0;
   const uid_t user = geteuid();
   // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
   void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
   // If the file was replaced meanwhile, either may have been loaded: leave it to a new process. But
   // a constructor may have changed what names lead to: then this says nothing.
-  if (is_pinned && !leads_to(name, code.file) && is_known && leads_to("/", root) &&
-      leads_to(".", folder) && geteuid() == user) {
+  if (is_known && !leads_to(name, code.file) && leads_to("/", root) && leads_to(".", folder) &&
+      geteuid() == user) {
     atomic_store(self.line->request, Request::End);
     _exit(0);
   }
@@ -1291,7 +1289,7 @@ void kill_all() {
   }
 }
 
-// Returns when to look again: soon, since a wait that outlasts a pause hides it from the clock.
+// Looks again a second later at most: of a pause, the clock counts what fits into the wait.
 Ms tend_shutdown(Ms now) {
   Shutdown& shutdown = pool.shutdown;
   if (!shutdown.begun) return never;
@@ -1341,7 +1339,7 @@ const char* pin(Code& code) {
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
     slot.failures = 0;  // of another code
-    slot.brief = false;
+    slot.brief = slot.brief && runs_pools_code(slot);
     if (&slot == pool.reload.trial) continue;
     slot.start_at = now;
     if (slot.state == State::Waiting) schedule_start(slot, now);
@@ -1356,13 +1354,15 @@ void mark_old_workers(Ms now) {
 
 // The pool goes back to the code before, or on again from there.
 void exchange_codes(Ms now) {
+  pool_code.nonblocking = nonblocking_sockets();
   const Code code = pool_code;
-  pool_code = old_code;
-  old_code = code;
+  pool_code = other_code;
+  other_code = code;
+  restore_sockets(pool_code.nonblocking);
   mark_old_workers(now);
 }
 
-// Notes how the reload goes, and why. Cuts no UTF-8 character.
+// Keeps the stage and the reason, cut between two UTF-8 characters.
 void note_stage(Stage stage, const char* reason) {
   Reload& reload = pool.reload;
   size_t length = strlen(reason);
@@ -1388,14 +1388,14 @@ void drop_trial() {
   va_end(args);
   Reload& reload = pool.reload;
   drop_trial();
-  restore_sockets(pool_code.nonblocking);
   if (!reload.tries_old) {
+    restore_sockets(pool_code.nonblocking);
     note_stage(Stage::Failed, reason);
     return log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
   }
   log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; workers stay", reason);
   exchange_codes(clock_ms());
-  close_own(old_code.fd);
+  close_own(other_code.fd);
   reload.roll = Roll::Stuck;
 }
 
@@ -1421,11 +1421,12 @@ void on_reload_signal(Ms now) {
   Reload& reload = pool.reload;
   if (reload.trial)
     log_event(LOG_INFO, "reload: the trial of worker %d is dropped", number_of(*reload.trial));
+  else
+    pool_code.nonblocking = nonblocking_sockets();
   drop_trial();
   reload.count++;
   reload.tries_old = false;
   note_stage(Stage::Trial, "");
-  pool_code.nonblocking = nonblocking_sockets();
   const char* reason = pin(trial_code);
   if (reason) return trial_failed("cannot load %s: %s", pool.job.spec, reason);
   if (pool.job.path && same_file(trial_code.file, pool_code.file))
@@ -1440,7 +1441,7 @@ void begin_roll(Ms now) {
   Reload& reload = pool.reload;
   log_event(LOG_INFO, "reload: the %s has passed its trial; old workers are replaced as they yield",
             reload.tries_old ? "code before" : "new code");
-  Slot* earlier = reload.helper;
+  if (reload.helper) retire(*reload.helper);  // the new one takes its place
   reload.helper = reload.trial;
   reload.trial = nullptr;
   reload.roll_since = reload.trial_since;
@@ -1450,16 +1451,15 @@ void begin_roll(Ms now) {
     reload.roll = Roll::Back;
   } else {
     // The code to go back to is the last one that ran under all numbers.
-    const bool keeps_old = reload.roll == Roll::Forward && old_code.fd >= 0;
-    close_own(keeps_old ? pool_code.fd : old_code.fd);
-    if (!keeps_old) old_code = pool_code;
+    const bool keeps_old = reload.roll == Roll::Forward && other_code.fd >= 0;
+    close_own(keeps_old ? pool_code.fd : other_code.fd);
+    if (!keeps_old) other_code = pool_code;
     pool_code = trial_code;
     trial_code.fd = -1;
     reload.roll = Roll::Forward;
     reload.stage = Stage::Roll;
     mark_old_workers(now);
   }
-  if (earlier) retire(*earlier);  // the new helper takes its place
 }
 
 void end_roll(Ms now) {
@@ -1472,21 +1472,20 @@ void end_roll(Ms now) {
   retire(*reload.helper);
   reload.helper = nullptr;
   reload.roll = Roll::None;
-  close_own(old_code.fd);
+  close_own(other_code.fd);
 }
 
 // The code that is rolled out has failed too often under a number.
 void turn_back(const char* how, Ms now) {
   Reload& reload = pool.reload;
   if (reload.roll != Roll::Forward && reload.roll != Roll::Back) return;
-  const bool can = reload.roll == Roll::Forward && old_code.fd >= 0;
+  const bool can = reload.roll == Roll::Forward && other_code.fd >= 0;
   log_event(LOG_ERR, "reload %s: %s; %s", can ? "failed" : "stands still", how,
             can ? "going back to the code before" : "the workers that are left stay");
   if (reload.stage == Stage::Roll) note_stage(Stage::Failed, how);
   reload.roll = can ? Roll::Turning : Roll::Stuck;
   if (!can) return;
   exchange_codes(now);
-  restore_sockets(pool_code.nonblocking);
 }
 
 // Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
@@ -1554,7 +1553,7 @@ void tell_waiting(const Census& census, Ms now) {
   char list[200] = "";
   for (const Slot& slot : slots) {
     const size_t length = strlen(list);
-    if (is_below_target(slot) && !is_renewed(slot))
+    if (is_below_target(slot) && !is_renewed(slot) && length < sizeof list - 5)
       snprintf(list + length, sizeof list - length, " %d", number_of(slot));
   }
   log_event(LOG_INFO, "reload: waits for the workers with these numbers:%s", list);
@@ -1606,19 +1605,20 @@ void worker_ended(Slot& slot, int status, Ms now) {
   const bool was_killed = slot.state == State::Aborted || slot.state == State::Killed;
   const bool crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
                        signal != SIGTERM && !was_killed;
-  const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  const bool needs_nothing = warm_up() == 0 && !pool.options.timeout;  // but to be loaded
-  const bool worked = slot.healthy || (phase == Phase::Loaded && (is_zero || needs_nothing));
+  const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0 && !was_killed;
+  const bool did_task = is_zero && phase == Phase::Loaded;
+  const bool at_once = phase == Phase::Loaded && warm_up() == 0 && !pool.options.timeout;  // -w 0
+  const bool worked = slot.healthy || did_task || at_once;
   // With a warm-up below a second, code that crashes at once would start ten times a second.
   const bool proven = slot.healthy && lived >= second;
-  const bool failed = runs_pools_code(slot) && !asked && !is_zero && !proven;
+  const bool failed = runs_pools_code(slot) && !asked && !did_task && !proven;
   EndText text;
   describe_end(slot, status, phase, lived, text);
   pool.ever_healthy = pool.ever_healthy || worked;
   if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
   slot.failures = failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
-  slot.brief = is_zero && worked && !slot.healthy && !asked && slot.code == code_for(slot).number;
+  slot.brief = did_task && !slot.healthy && !asked && slot.code == code_for(slot).number;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
@@ -1627,14 +1627,14 @@ void worker_ended(Slot& slot, int status, Ms now) {
   listen_again();
   const char* when = pool.reload.passes_at == never ? " before it was healthy" : " in its trial";
   const bool is_last_start = !pool.ever_healthy && is_wanted(slot);  // it ends the master
-  if (&slot == pool.reload.trial && !(is_zero && (worked || asked)))
+  if (&slot == pool.reload.trial && !did_task && !(is_zero && asked))
     trial_failed("%s%s", text, phase == Phase::Failed ? "" : when);
   else if (phase == Phase::Failed)
     log_event(pool.shutdown.begun ? LOG_DEBUG : is_last_start ? LOG_CRIT : LOG_ERR, "%s", text);
   else
     log_event(is_zero || (asked && !crashed) ? LOG_INFO : LOG_WARNING, "%s", text);
   if (slot.failures >= turn_after && is_wanted(slot)) turn_back(text, now);
-  if (pool.job.is_command() && is_group_left(slot)) {
+  if (pool.job.is_command() && !was_killed && is_group_left(slot)) {
     const bool for_ever = pool.shutdown.begun && !pool.options.grace;
     slot.state = State::Leftover;
     slot.kill_at = for_ever ? never : now + finite_grace();
@@ -1668,7 +1668,7 @@ void reap(Ms now) {
     if (slot) reap_worker(*slot, now);
     if (!slot) waitpid(pid, nullptr, WNOHANG);
   }
-  // A dead child that is the application's hides those behind it.
+  // waitid() shows only the first dead child, and that is the application's: ask for each worker.
   for (Slot& slot : slots)
     if (slot.pid > 0) reap_worker(slot, now);
 }
@@ -1679,10 +1679,10 @@ void reap(Ms now) {
 
 // If fork(2) fails, that is not the worker's fault: the pool tries again later.
 Ms tend_start(Slot& slot, Ms now) {
-  const bool is_new = &code_for(slot) == &trial_code;  // it fails at once, and does not wait
+  const bool is_new = &code_for(slot) == &trial_code;  // then there is no second try
   const Ms due = is_new ? slot.start_at : max(slot.start_at, pool.fork_at);
   if (now < due) return due;
-  if (clock_ms() > now + longest_turn) return now;  // no signal waits for a thousand starts
+  if (clock_ms() > now + longest_turn) return now;  // again at once, after the signals
   if (start(slot)) {
     pool.fork_failures = 0;
     return now + shortest_watch;
@@ -1711,7 +1711,6 @@ Ms tend_leftover(Slot& slot, Ms now) {
 }
 
 Ms load_limit() { return max(finite_grace(), warm_up()); }
-
 // A while after its first yield or, without a timeout, after the warm-up time. never: not known.
 Ms healthy_at(const Slot& slot) {
   const Ms by_yield = slot.yielded_at + min(second, pool.options.warm_up);
@@ -1822,8 +1821,8 @@ void act_on_signals(Ms now) {
 
 // ---- The service manager ------------------------------------------------------------------------
 
-// What the service manager is told: nothing until the pool is healthy; then 2n + 1, which is
-// READY=1, after the nth HUP; 2n, which is RELOADING=1, while that one is on trial; and STOPPING=1.
+// What the service manager is told: nothing until the pool is healthy; then 1 (READY=1); for the
+// nth HUP 2n (RELOADING=1) and 2n + 1 (READY=1); and at last STOPPING=1.
 constexpr int nothing = 0, stopping = INT_MAX;
 struct Manager {
   sockaddr_un name{};
@@ -1925,9 +1924,9 @@ const char* replace_state(const char* path) {
   if (is_other) return "not a regular file";
   char next[PATH_MAX];
   if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return strerror(ENAMETOOLONG);
-  const int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int fd = open(next, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
   const auto size = static_cast<ssize_t>(strlen(state_text));
-  const bool is_ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+  const bool is_ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && ftruncate(fd, 0) == 0;
   if (is_ours) errno = ENOSPC;  // if write(2) takes only a part
   if (is_ours && write(fd, state_text, strlen(state_text)) == size && rename(next, path) == 0)
     return keep_own(state_fd, fd) ? nullptr : strerror(errno);
@@ -2025,7 +2024,7 @@ void wait_until(Ms deadline) {
   char bytes[16];
   // It may find no byte: the deadline came first, or the byte comes late and ends the next wait.
   (void)!read(wake_read, bytes, sizeof bytes);
-  // Cleared before the counters are taken: a signal from here on writes a byte again.
+  // Clear first, count later: a signal in between writes another byte.
   atomic_store(woken, 0);
 }
 
@@ -2067,15 +2066,16 @@ bool begin_pool(const Job& job, const Options& options) {
   open_log();
   if (!write_state({}, LOG_CRIT) || (!job.function && !open_sockets())) return false;
   open_notify();
-  int ends[2];
-  const bool has_pipe =
-      open_pipe(ends) && keep_own(wake_read, ends[0]) && keep_own(wake_write, ends[1]);
+  int ends[2] = {-1, -1};
+  open_pipe(ends);
+  const bool can_wait = keep_own(wake_read, ends[0]);
+  const bool has_pipe = keep_own(wake_write, ends[1]) && can_wait;
   constexpr int access = PROT_READ | PROT_WRITE, kind = MAP_SHARED | MAP_ANONYMOUS;
   void* memory = mmap(nullptr, sizeof(Shared), access, kind, -1, 0);
   if (memory != MAP_FAILED) shared = static_cast<Shared*>(memory);
   if (!has_pipe || !shared || !make_environment()) {
-    const char* what = has_pipe ? "shared memory" : "a pipe";
-    log_event(LOG_CRIT, "cannot make %s: %s", what, strerror(errno));
+    log_event(LOG_CRIT, "cannot make %s: %s", has_pipe ? "shared memory" : "a pipe",
+              strerror(errno));
     return false;
   }
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
@@ -2104,13 +2104,13 @@ int run_pool(const Job& job, const Options& options) {
 // As PID 1: ends what the workers have left in the namespace, before the kernel kills it. Takes at
 // most the rest of the grace period; a signal after the one that ended the pool cuts it short.
 void end_leftovers(Ms grace) {
-  const bool was_asked = pool.shutdown.begun && pool.shutdown.status != exit_failed;
+  const int used = pool.shutdown.begun && pool.shutdown.status != exit_failed ? 1 : 0;
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
   const Ms deadline = grace ? since + grace : never;
   terminate(-1);
   for (Ms now = clock_ms(); now < deadline; now = clock_ms()) {
     while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
-    if (kill(-1, 0) != 0 || atomic_load(stop_requests) > was_asked) return;
+    if (kill(-1, 0) != 0 || atomic_load(stop_requests) > used) return;
     wait_until(min(deadline, now + leftover_interval));
   }
 }

@@ -354,7 +354,7 @@ void check_reload() {
       broken("the new code has failed twice in a row as worker %d, but the pool keeps it",
              w.number);
   }
-  if (reload.roll == Roll::None && old_code.fd >= 0 && !pool.shutdown.begun)
+  if (reload.roll == Roll::None && other_code.fd >= 0 && !pool.shutdown.begun)
     broken("no roll, but its old code is still open");
   if (run.has_manager && clock() > seen.refused_at + retry_interval && !pool.shutdown.begun) {
     if (seen.hup_untold) broken("a HUP was taken, but RELOADING=1 is not said");
@@ -711,7 +711,7 @@ pid_t reap(pid_t pid, int* status) {
   Worker& w = worker_with(pid % 2048);
   if (w.pid != pid) broken("%d is no worker", pid);
   if (w.life != Life::Dead) return 0;
-  const bool spared = w.asked_at != never || is_old(w) || w.status == 0;
+  const bool spared = w.asked_at != never || is_old(w) || (w.status == 0 && is_loaded(w));
   const bool lived = clock() >= w.forked_at + second;
   w.brief = w.status == 0 && is_loaded(w) && w.asked_at == never;
   w.away = is_away(w) && !w.brief;
