@@ -721,7 +721,7 @@ pid_t reap(pid_t pid, int* status) {
                    ? 0
                    : w.failures_most + 1);
   w.pid = 0;
-  if (run.kind == Kind::Command && !w.killed && one_in(8))
+  if (run.kind == Kind::Command && slots[w.number].state != State::Killed && one_in(8))
     w.group_until = now + below(calm ? 200 : 12000);
   *status = w.status;
   return pid;
