@@ -711,7 +711,8 @@ pid_t reap(pid_t pid, int* status) {
   Worker& w = worker_with(pid % 2048);
   if (w.pid != pid) broken("%d is no worker", pid);
   if (w.life != Life::Dead) return 0;
-  const bool spared = w.asked_at != never || is_old(w) || (w.status == 0 && is_loaded(w));
+  const bool spared =
+      w.asked_at != never || is_old(w) || (w.status == 0 && is_loaded(w) && w.aborted_at == never);
   const bool lived = clock() >= w.forked_at + second;
   w.brief = w.status == 0 && is_loaded(w) && w.asked_at == never;
   w.away = is_away(w) && !w.brief;
