@@ -1999,8 +1999,10 @@ const char* state_of(const char* name) {
       fail(exit_failed, "forkd (pid %d) has ended", pid);
     if (atoi(state_of("\nreloads=")) == reloads) continue;
     const char* stage = state_of("\nreload=");
-    if (strncmp(stage, "failed\n", 7) == 0)
-      fail(exit_failed, "reload failed: %s", state_of("\nreason="));
+    if (strncmp(stage, "failed\n", 7) == 0) {
+      fprintf(stderr, "reload failed: %s\n", state_of("\nreason="));
+      exit(exit_failed);
+    }
     if (strncmp(stage, "complete\n", 9) != 0) continue;
     puts("reload complete: every worker runs the new code");
     exit_after_output();

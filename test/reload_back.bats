@@ -56,10 +56,10 @@ nobody_was_let_go() {
     sed -n 's/.* reload[: ]*\(.*\)/\1/p' log | sed 's/ (pid.*s;/;/' >story
     diff story - <<END
 trying the new code as worker 1024
-the new code has passed its trial; old workers are replaced, a few at a time, as they yield
+the new code has passed its trial; old workers are replaced as they yield
 failed: worker $failed; going back to the code before
 trying the code before as worker 1025
-the code before has passed its trial; old workers are replaced, a few at a time, as they yield
+the code before has passed its trial; old workers are replaced as they yield
 END
   done
   # The next reload is like any other.
@@ -259,7 +259,7 @@ END
   eventually is_ready 1 2 2
   third=$(ready_pid 1 2)
   order load.1.1025 fail
-  eventually logged "error: reload stands still: the code before fails, too: worker 1025 (pid [0-9]*) exited with status 5 after .* s before it was healthy; the workers stay"
+  eventually logged "error: reload stands still: the code before fails, too: worker 1025 (pid [0-9]*) exited with status 5 after .* s before it was healthy; workers stay"
   # The new code is the pool's again; and nothing is tried or let go.
   old=$(pid_of 1024)
   kill -KILL "$old"

@@ -60,7 +60,7 @@ beside_a_busy_worker() {
   sed -n 's/.*info: reload:* \(.*\)/\1/p' log | sed 's/after [0-9.]* s/after T/' >story
   diff story - <<'END'
 trying the new code as worker 1024
-the new code has passed its trial; old workers are replaced, a few at a time, as they yield
+the new code has passed its trial; old workers are replaced as they yield
 complete after T: every worker runs the new code
 END
   eventually has_open "$open"

@@ -75,7 +75,7 @@ END
     time_until $((2 * passes - 2))
     logged_times 0 "has passed"
     time_to $((2 * passes + 9))
-    eventually logged "info: reload: the new code has passed its trial; old workers are replaced, a few at a time, as they yield"
+    eventually logged "info: reload: the new code has passed its trial; old workers are replaced as they yield"
   done <<'END'
 1000|before it was healthy|ready|
 300|before it was healthy|ready|-w 0.3
@@ -247,7 +247,7 @@ END
     has_open $((open + 1))
   done
   signal HUP
-  eventually logged "error: reload failed: every extra number has a worker of an earlier reload; the pool keeps its code"
+  eventually logged "error: reload failed: all extra numbers have workers of earlier reloads; the pool keeps its code"
   logged "reload: the trial of worker 1031 is dropped"
   has_open "$open"
   # The first that is free is taken.
