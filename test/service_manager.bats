@@ -517,9 +517,14 @@ close_together() { awk '/WATCHDOG/ { if (last && $1 - last < 190000) found = 1; 
 @test "no number whose worker ends with 0 at once is healthy while fork fails" {
   needs_virtual_time
   manager
+  echo 1000 >time
   run_virtual -n 2 "$W:returns" 0
   eventually heard "READY=1 STATUS=2 of 2"
+  # Both are to start at the same moment: only one of them tries.
+  eventually printed "^time 1000 stands$"
+  : >heard
   touch no_fork
+  rm time
   eventually heard "STATUS=0 of 2"
   : >heard
   rm no_fork

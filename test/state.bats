@@ -61,10 +61,10 @@ complete="reload complete: every worker runs the new code"
   asks 0 "$complete"
   states healthy=2 renewed=2 reloads=1 reload=complete reason=
   deploy undefined
-  asks 1 "reload failed: worker 1024 (pid *) could not start: cannot load ./code.so:steady: *a_symbol_that_nobody_has"
+  asks 1 "*reload failed: worker 1024 (pid *) could not start: cannot load ./code.so:steady: *a_symbol_that_nobody_has"
   states healthy=2 renewed=2 reloads=2 reload=failed 'reason=worker 1024 .*could not start: .*a_symbol_that_nobody_has'
   rm code.so
-  asks 1 "reload failed: cannot load ./code.so:steady: No such file or directory"
+  asks 1 "*reload failed: cannot load ./code.so:steady: No such file or directory"
   states reloads=3 reload=failed "reason=cannot load ./code.so:steady: No such file or directory"
   # The last word of the log is its word, too.
   logged "error: reload failed: cannot load ./code.so:steady: No such file or directory; the pool keeps its code"
@@ -76,7 +76,7 @@ complete="reload complete: every worker runs the new code"
   run_forkd -s state ./code.so:crashes_without "$PWD/fine" yields
   eventually state healthy=1
   rm fine
-  asks 1 "reload failed: worker 1024 (pid *) exited with status 1 after *"
+  asks 1 "*reload failed: worker 1024 (pid *) exited with status 1 after *"
 }
 
 @test "two that ask at once, and a HUP, each get a true answer" {
@@ -95,9 +95,55 @@ complete="reload complete: every worker runs the new code"
   rm status.*
   ask first
   ask second
-  was_told first 1 "reload failed: *"
-  was_told second 1 "reload failed: *"
+  was_told first 1 "*reload failed: *"
+  was_told second 1 "*reload failed: *"
 }
+
+@test "--reload is not content with the reload before" {
+  start_one -w 0 -s state
+  eventually state healthy=1
+  asks 0 "$complete"
+  kill -STOP "$master"
+  eventually is_state "$master" T
+  ask first
+  # It looks several times, if it is fast.
+  pause 0.4
+  [ ! -e status.first ]
+  kill -CONT "$master"
+  was_told first 0 "$complete"
+  states reloads=2
+}
+
+@test "--reload takes no file for the newest one that has been replaced, and no other forkd for the one that it asked" {
+  command -v strace >/dev/null || skip "no strace"
+  touch stay
+  deploy one
+  run_forkd -w 0 -s state ./code.so:first_busy stay
+  eventually state healthy=1
+  eventually printed "^busy"
+  # It has opened the file, and does not look at its lock at once.
+  background strace -o trace -e trace=flock -e inject=flock:delay_enter=300000 "$FORKD" --reload state >told 2>&1
+  asker=$background
+  eventually has_opened
+  signal USR1
+  eventually state target=2
+  deploy two
+  eventually state reload=roll
+  kill -STOP "$(living "$asker")"
+  workers=$(living "$master")
+  signal KILL
+  wait "$master" || :
+  old=$master
+  rm stay
+  run_forkd -w 0 -s state "$W:steady"
+  eventually state "pid=$master"
+  kill -CONT "$(living "$asker")"
+  eventually gone_or_zombie "$asker"
+  cat told
+  grep -x "forkd: forkd (pid $old) has ended" told
+  for worker in $workers; do eventually gone_or_zombie "$worker"; done
+}
+has_opened() { ls -l "/proc/$(living "$asker")/fd" | grep -q '/state$'; }
 
 @test "while a reload is on trial and rolls, the file says so, and --reload waits" {
   deploy one
@@ -352,14 +398,20 @@ pid=1	b'
 
 @test "idle with -s, the master makes no system call" {
   command -v strace >/dev/null || skip "no strace"
-  run_forkd -s state -w 0 -n 2 "$W:steady"
-  eventually state healthy=2
+  run_forkd -s state -w 0 "$W:steady"
+  eventually state healthy=1
   strace -p "$master" -o trace 3>&- &
   tracer=$!
   eventually test -s trace
   pause 1.5
-  kill -INT "$tracer"
-  wait "$tracer" || :
   cat trace
   [ "$(grep -c '(' trace)" -eq 1 ]
+  # What changes nothing does not write the file again.
+  for times in 1 2; do
+    signal USR2
+    eventually logged_times $times "the target stays 1"
+  done
+  kill -INT "$tracer"
+  wait "$tracer" || :
+  never grep -E 'open|rename|flock' trace
 }
