@@ -69,9 +69,8 @@ END
   echo "int companion(void) { return RELEASE; }" >companion.c
   mkdir 1 2
   for release in 1 2; do
-    "$CC" -shared -fPIC -DRELEASE=$release -o $release/libcompanion.so companion.c &
+    "$CC" -shared -fPIC -DRELEASE=$release -o $release/libcompanion.so companion.c
   done
-  wait
   "$CC" -I"$ROOT" -shared -fPIC -o 1/w.so release.c -L1 -lcompanion -Wl,-rpath,'$ORIGIN'
   cp 1/w.so 2
   ln -s 1 current

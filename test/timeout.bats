@@ -20,7 +20,7 @@ load virtual
   eventually logged "worker 0 (pid $old) was ended by signal 6"
   eventually is_replaced 0 "$old"
   never logged "worker 1 .*is aborted"
-  kill -KILL "$hanging" $(living "$hanging")
+  await kill "$hanging"
   cd stopped
   # It has been stopped for longer than the timeout. First the master goes on, as an unlucky scheduler
   # would have it, and looks twice.
