@@ -122,12 +122,15 @@ inject() {
     "$FORKD" -n 2 ./code.so:steady >>out 2>>log 3>&- &
   tracer=$!
   eventually settled_somehow || return
-  if [ "$outcome" = ended ]; then
-    wait "$tracer" && return 1 || [ $? -eq 1 ] && logged "critical\|error\|cannot"
-    return
-  fi
-  kill -TERM "$master"
-  wait "$tracer" || { echo "$calls $error $when: status $?"; return 1; }
+  # What has been whole for a moment may end by itself, too.
+  [ "$outcome" = ended ] || kill -TERM "$master" 2>/dev/null || :
+  local status=0
+  wait "$tracer" || status=$?
+  case $outcome-$status in
+    whole-0) ;;
+    *-1) logged "critical\|error\|cannot" ;;
+    *) echo "$calls $error $when: $outcome, status $status" && return 1 ;;
+  esac
 }
 settled_somehow() {
   gone_or_zombie "$tracer" && outcome=ended && return
