@@ -49,6 +49,7 @@ accepted() {
 ./x.so: => empty symbol
 :run => empty path
 -x ./w.so:run => unknown option '-x'
+-n 2 -é ./w.so:run => unknown option '-
 -l info -xV ./w.so:run => unknown option '-x'
 --grace=3 -xh ./w.so:run => unknown option '-x'
 --nonsense ./w.so:run => unknown option '--nonsense' (

@@ -363,11 +363,11 @@ END
 }
 
 @test "commands: one that cannot be executed or fails in the warm-up has failed, HUP drops a trial, and 0 passes it" {
-  printf '#!/bin/sh\nexec sleep 1000\n' >job
+  printf '#!/bin/sh\necho up\nexec sleep 1000\n' >job
   chmod +x job
   cp job old
   run_forkd -w 1000 -n 2 ./job
-  eventually has_workers 2
+  eventually printed_times 2 "^up"
   rm job
   reload_fails "worker 1024 (pid [0-9]*) could not start: cannot execute './job': No such file or directory"
   printf '#!/bin/sh\nexit 3\n' >old && mv old job && chmod +x job
@@ -385,6 +385,14 @@ END
   eventually logged "info: worker 1024 (pid $(pid_of 1024)) exited with status 0"
   eventually logged "the new code has passed its trial"
   logged_times 2 "reload failed"
+}
+
+@test "a worker that was aborted has failed its trial, even if it ends with 0" {
+  run_forkd -t 0.5 -w 0.5 "$W:ends_when_aborted" hang
+  eventually has_workers 1
+  touch hang
+  signal HUP
+  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 0 after [0-9.]* s before it was healthy"
 }
 
 @test "a command is tried for as long as its execution may fail, even with -w 0" {

@@ -430,6 +430,21 @@ closed_on_exec() {
 flags_of() { sed -n 's/^flags:[^0-9]*//p' "/proc/$master/fdinfo/$1"; }
 is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
 
+@test "O_NONBLOCK of the sockets is as before when a reload has failed, also after a trial that was dropped" {
+  grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
+  cp "$W" code.so
+  run_forkd -w 1000 -b ./one ./code.so:waits_nonblocking set
+  eventually has_workers 1
+  touch set
+  signal HUP
+  eventually is_nonblocking 3
+  echo junk >next.so
+  mv next.so code.so
+  signal HUP
+  eventually logged "reload failed: "
+  never is_nonblocking 3
+}
+
 @test "O_NONBLOCK of the sockets is as before when a reload has failed, in its trial or in its roll" {
   grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
   cp "$W" code.so

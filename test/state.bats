@@ -196,6 +196,20 @@ has_opened() { [ -n "$(find "/proc/$(living "$asker")/fd" -lname "*/state" 2>/de
   done
 }
 
+@test "beside the file no link is followed, and no FIFO is waited for" {
+  echo kept >victim
+  ln -s victim state.new
+  run_forkd -s state sleep 1000
+  ends_with 1
+  logged_times 1 "critical: cannot write state: "
+  [ "$(cat victim)" = kept ]
+  rm state.new
+  mkfifo state.new
+  run_forkd -s state sleep 1000
+  ends_with 1
+  logged_times 2 "critical: cannot write state: "
+}
+
 @test "--reload without a forkd that keeps that file signals nobody" {
   asks 1 "forkd: no forkd keeps its state in state"
   mkdir state

@@ -420,6 +420,20 @@ WORKER last_nonblocking(int argc, char** argv) {
   return turns_nonblocking(argc, argv);
 }
 
+// Yields, unless its argument is a file: then it hangs, and ends with 0 when it is aborted.
+WORKER ends_when_aborted(int, char** argv) {
+  if (access(argv[1], F_OK) != 0) return steadily();
+  signal(SIGABRT, [](int) { _exit(0); });
+  for (;;) pause();
+}
+
+// If its argument is a file, it sets O_NONBLOCK of its socket, and then waits for ever.
+WORKER waits_nonblocking(int, char** argv) {
+  if (access(argv[1], F_OK) != 0) return steadily();
+  fcntl(3, F_SETFL, O_NONBLOCK);
+  for (;;) pause();
+}
+
 // Leaves a program behind, whose pid it writes to the file that is its argument.
 WORKER leaves_program(int, char** argv) {
   char command[512];
