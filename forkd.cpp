@@ -370,7 +370,7 @@ constexpr struct Choice {
 }
 
 Options parse_options(int argc, char** argv) {
-  constexpr int long_values = 256;  // added to the index: tells a long option from a short one
+  constexpr int long_values = 0x110000;  // added to the index: above all characters
   constexpr int count = sizeof choices / sizeof *choices;
   // '+': options end at the first operand. ':': a missing argument is reported as ':', not as '?'.
   char letters[2 * count + 3] = "+:", *end = letters + 2;

@@ -127,6 +127,7 @@ stops() { [ "$(grep -c -e 'stopped by SIGSTOP' trace)" -ge "$1" ]; }
 held_after() { eventually stops "$1" && logged_times "$1" ""; }
 
 @test "each of several equal signals counts, when they come while the master is at work; a child that stops is none" {
+  not_emulated "strace sees the emulator"
   command -v strace >/dev/null || skip "no strace"
   # After each line the master is stopped.
   strace -o trace -P "$PWD/log" -e trace=write -e inject=write:signal=STOP "$FORKD" "$W:steady" >>out 2>>log 3>&- &

@@ -368,6 +368,7 @@ END
 }
 
 @test "a signal to a thread that has an alternate stack does not need the other one" {
+  case $LDFLAGS in *sanitize*) skip "a sanitizer needs more stack" ;; esac
   run_forkd "$W:small_stack"
   eventually printed "^yields 0"
   logged_times 0 warning
