@@ -557,10 +557,9 @@ const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
 
 bool open_pipe(int ends[2]) {
   if (pipe(ends) != 0) return false;
-  for (int i = 0; i < 2; i++) {
-    fcntl(ends[i], F_SETFL, O_NONBLOCK);
-    fcntl(ends[i], F_SETFD, FD_CLOEXEC);
-  }
+  for (int i = 0; i < 2; i++)
+    if (fcntl(ends[i], F_SETFL, O_NONBLOCK) != 0 || fcntl(ends[i], F_SETFD, FD_CLOEXEC) != 0)
+      return false;
   return true;
 }
 int reopen_standard_error() { return -1; }  // a descriptor from /dev/fd/2 shares the flags
@@ -2067,9 +2066,9 @@ bool begin_pool(const Job& job, const Options& options) {
   if (!write_state({}, LOG_CRIT) || (!job.function && !open_sockets())) return false;
   open_notify();
   int ends[2] = {-1, -1};
-  open_pipe(ends);
+  const bool is_open = open_pipe(ends);
   const bool can_wait = keep_own(wake_read, ends[0]);
-  const bool has_pipe = keep_own(wake_write, ends[1]) && can_wait;
+  const bool has_pipe = keep_own(wake_write, ends[1]) && can_wait && is_open;
   constexpr int access = PROT_READ | PROT_WRITE, kind = MAP_SHARED | MAP_ANONYMOUS;
   void* memory = mmap(nullptr, sizeof(Shared), access, kind, -1, 0);
   if (memory != MAP_FAILED) shared = static_cast<Shared*>(memory);
