@@ -110,7 +110,6 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
 #endif
 /* end of forkd.h */
 #pragma GCC visibility pop
-
 namespace {
 
 constexpr const char* version = "1.0";
@@ -513,7 +512,6 @@ void reset_getopt() {
 }
 
 #ifdef FORKD_LINUX
-
 // A pipe that never blocks and that no program executed later inherits. False, with errno.
 bool open_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0; }
 
@@ -533,7 +531,7 @@ void format_process_name(const char* program, int number) {
 void name_process() { prctl(PR_SET_NAME, process_name); }
 
 // Has the kernel send TERM to this process when its parent dies. False, with errno.
-constexpr bool kernel_watches_parent = true;
+constexpr bool is_linux = true;
 bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
 
 // A worker loads code by the path while that leads to the file; else by the name that the file has
@@ -552,9 +550,7 @@ const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
   close_own(code.fd);
   return path;
 }
-
 #else
-
 bool open_pipe(int ends[2]) {
   if (pipe(ends) != 0) return false;
   for (int i = 0; i < 2; i++)
@@ -565,13 +561,12 @@ bool open_pipe(int ends[2]) {
 int reopen_standard_error() { return -1; }  // a descriptor from /dev/fd/2 shares the flags
 void format_process_name(const char*, int) {}
 void name_process() {}
-constexpr bool kernel_watches_parent = false;  // forkd_yield() looks at the parent's pid
+constexpr bool is_linux = false;  // so forkd_yield() looks at the parent's pid
 bool watch_parent() { return true; }
 const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
   close_own(code.fd);
   return path;
 }
-
 #endif
 
 // ---- Log ----------------------------------------------------------------------------------------
@@ -1474,11 +1469,19 @@ void end_roll(Ms now) {
   close_own(other_code.fd);
 }
 
+// Whether workers can still load that code: by its path, or through /proc.
+bool is_loadable(const Code& code) {
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
+  return code.fd >= 0 &&
+         (leads_to(pool.job.path, code.file) || (is_linux && leads_to(link, code.file)));
+}
+
 // The code that is rolled out has failed too often under a number.
 void turn_back(const char* how, Ms now) {
   Reload& reload = pool.reload;
   if (reload.roll != Roll::Forward && reload.roll != Roll::Back) return;
-  const bool can = reload.roll == Roll::Forward && other_code.fd >= 0;
+  const bool can = reload.roll == Roll::Forward && is_loadable(other_code);
   log_event(LOG_ERR, "reload %s: %s; %s", can ? "failed" : "stands still", how,
             can ? "going back to the code before" : "the workers that are left stay");
   if (reload.stage == Stage::Roll) note_stage(Stage::Failed, how);
@@ -1962,9 +1965,7 @@ void remove_state() {
     unlink(pool.options.state);
 }
 
-// ---- The state file: forkd --reload FILE --------------------------------------------------------
-
-// Reads the state that a forkd keeps in FILE. False: none that lives does.
+// For forkd --reload: reads the state that a forkd keeps in FILE. False: none that lives does.
 bool read_state(const char* path) {
   for (;;) {
     const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -2124,7 +2125,7 @@ int forkd_yield() {
   // Not an atomic increment, which would cost ten times as much: two threads may lose a count, but
   // the master only checks whether it changes.
   __atomic_store_n(&line->yields, relaxed_load(line->yields) + 1, __ATOMIC_RELAXED);
-  if (!kernel_watches_parent && getppid() != master_pid) return 0;
+  if (!is_linux && getppid() != master_pid) return 0;
   // Relaxed: a request seen one yield later is early enough, and answer_request() reads it again.
   if (relaxed_load(line->request) == Request::None) return 1;
   return answer_request();

@@ -30,6 +30,7 @@ nobody_was_let_go() {
 }
 
 @test "code that fails twice in a row under a number is undone, and workers that never left the old code stay" {
+  needs_linux "the code is pinned"
   for target in 1 2 4 8; do
     echo "target $target"
     [ -z "$master" ] || stops_with 0
@@ -71,6 +72,7 @@ END
 }
 
 @test "code that fails once, or again after it was asked to end, is not undone" {
+  needs_linux "the code is pinned"
   start -n 2 -w 0 -g 1000
   eventually is_ready 1 0
   eventually is_ready 1 1
@@ -91,6 +93,7 @@ END
 }
 
 @test "code that fails in its first second under a number is undone, whether it was healthy or not" {
+  needs_linux "the code is pinned"
   needs_virtual_time
   # With 0.3 s it was, and had lived for less than a second.
   for warm_up in 0.3 8; do
@@ -127,6 +130,7 @@ END
 }
 
 @test "code that hangs while it is loaded under a number, or is aborted before its first yield there, is undone" {
+  needs_linux "the code is pinned"
   needs_virtual_time
   for way in load first; do
     anew
@@ -150,6 +154,7 @@ END
 }
 
 @test "code that fails as the extra worker of the roll is undone" {
+  needs_linux "the code is pinned"
   start -n 2 -w 0 -g 1000
   eventually is_ready 1 0
   eventually is_ready 1 1
@@ -167,6 +172,7 @@ END
 }
 
 @test "a number that waits out a backoff of the failed code starts at once on the code before" {
+  needs_linux "the code is pinned"
   needs_virtual_time
   start_virtual -w 0
   eventually is_ready 1 0
@@ -187,6 +193,7 @@ END
 }
 
 @test "on the way back nobody is let go until the code before has passed its trial; USR1, USR2 and deaths keep their effect" {
+  needs_linux "the code is pinned"
   turn -w 0
   # Worker 2 was started on the code before at once.
   eventually is_ready 1 2 2
@@ -216,6 +223,7 @@ END
 }
 
 @test "on the way back HUP tries the file that is there: when it fails the way back begins anew, when it passes it is the pool's" {
+  needs_linux "the code is pinned"
   turn -w 0
   signal HUP
   eventually logged "reload: the trial of worker 1025 is dropped"
@@ -246,6 +254,7 @@ END
 }
 
 @test "TERM on the way back ends the pool in an orderly way" {
+  needs_linux "the code is pinned"
   turn -w 0
   signal TERM
   eventually logged "shutting down"
@@ -255,6 +264,7 @@ END
 }
 
 @test "when the code before does not run any more the pool stands still, until the next reload" {
+  needs_linux "the code is pinned"
   turn -w 0
   eventually is_ready 1 2 2
   third=$(ready_pid 1 2)
@@ -285,6 +295,7 @@ END
 }
 
 @test "the code before that fails twice in a row under a number on the way back stands still" {
+  needs_linux "the code is pinned"
   turn -w 0
   order load.1.0 fail
   rm load.1.1025
@@ -298,6 +309,7 @@ END
 }
 
 @test "fork that fails on the way back is tried again" {
+  needs_linux "the code is pinned"
   needs_virtual_time
   start_virtual -w 0
   eventually is_ready 1 0

@@ -472,6 +472,7 @@ END
 }
 
 @test "the code before a roll is what a second reload during the roll goes back to" {
+  needs_linux "the code is pinned"
   # Nobody knows yet whether the code of the first roll is any good.
   beside_a_busy_worker -n 2
   eventually is_ready 2 1

@@ -144,6 +144,7 @@ try() {
 }
 
 @test "code that is not loaded within the longer of grace period and warm-up is killed, in a trial and under any number" {
+  needs_linux "the code is pinned"
   needs_virtual_time
   while IFS='|' read -r limit options; do
     echo "$options"
@@ -324,6 +325,7 @@ END
 }
 
 @test "USR1, USR2 and crashes during a trial keep their effect" {
+  needs_linux "the code is pinned"
   start -n 3 -w 0 -g 1000
   for number in 0 1 2; do eventually is_ready 1 $number; done
   order load.2 wait

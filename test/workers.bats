@@ -141,6 +141,7 @@ load helper
 }
 
 @test "the stop descriptor is readable also when the request comes while it is made" {
+  not_emulated "strace sees the emulator"
   command -v strace >/dev/null || skip "no strace"
   [ -z "$LDFLAGS" ] || skip "built with flags of the user's"
   # A signal to the worker itself, and a request of the master's to one that is stopped there.
