@@ -169,7 +169,6 @@ Ms monotonic_ms() {
 // The master's clock. wait_until() stops it while nothing could run, as in a frozen container.
 Ms paused;  // for how long it has stood still
 Ms clock_ms() { return monotonic_ms() - paused; }
-
 Ms max(Ms a, Ms b) { return a > b ? a : b; }
 Ms min(Ms a, Ms b) { return a < b ? a : b; }
 double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
@@ -214,7 +213,6 @@ struct Job {
   const char* symbol = nullptr;      // the function in it
   int argc;
   char** argv;  // what the function or the command gets; a null pointer ends it
-
   bool is_command() const { return !function && !path; }
 };
 
@@ -450,7 +448,6 @@ struct Code {
 Code pool_code;   // what the pool runs
 Code trial_code;  // what a reload tries
 Code other_code;  // during a roll: the code that it leads away from
-
 // The descriptors that the master needs for itself; -1: not open. Workers close them all.
 int wake_read = -1, wake_write = -1;  // the self-pipe
 int log_again = -1;                   // a non-blocking description of standard error
@@ -572,7 +569,6 @@ const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
 // ---- Log ----------------------------------------------------------------------------------------
 
 pid_t master_pid;
-
 // Workers and the caller share standard error, so forkd must not make it non-blocking. It writes to
 // `log_again`; to a socket by send(2), which can be told not to block; and to a pipe or terminal
 // that cannot be opened again after poll(2). A file never blocks.
@@ -758,7 +754,6 @@ void restore_sockets(unsigned long long bits) {
 // ---- Signals and the self-pipe ------------------------------------------------------------------
 
 enum Event { OnChild, OnStop, OnGrow, OnShrink, OnReload, Nothing, event_count };
-
 void on_request(int number);  // a function worker's handler: it ends at its next yield
 void leave_pool_on_fork();    // the fork handler
 
@@ -782,7 +777,6 @@ const struct {
 };
 // clang-format on
 constexpr int signal_count = sizeof signal_table / sizeof *signal_table;
-
 struct sigaction caller_action[signal_count];  // as before forkd, in the order of the table
 sigset_t caller_mask;
 int arrived[event_count];  // how often each arrived since the master last consumed it
@@ -870,7 +864,6 @@ struct alignas(64) Line {
   Phase phase;           // written by the worker
   unsigned long yields;  // written by the worker
 };
-static_assert(sizeof(Line) == 64);
 
 constexpr int extra_count = 8;  // for the extra workers of reloads, behind all numbers
 constexpr int slot_count = max_workers + extra_count;
@@ -899,18 +892,19 @@ struct Slot {
   State state = State::Empty;
   unsigned char failures = 0;  // in a row
   bool healthy = false;        // the process has been found healthy, by tend()
-  bool brief = false;  // the process before did its task and returned 0 earlier: its code works
-  int code = 0;        // the number of the code that the process runs, or ran
-  pid_t pid = 0;       // of the process; 0: none
-  pid_t group = 0;     // Leftover: the group
-  Ms started = 0;      // when the last process was forked
-  Ms loaded_at = 0;    // when tend() first saw that the code was loaded
-  Ms yielded_at = 0;   // when it first saw a yield
-  Ms asked_at = 0;     // when it first saw that the process had been asked to end
-  Ms progress_at = 0;  // with a timeout: when it last saw `yields` change
-  unsigned long yields = 0;  // with a timeout: the count of yields at that time
-  Ms start_at = 0;           // Waiting, Leftover: when to fork
-  Ms kill_at = 0;            // Aborted, Leftover: when to kill
+  bool works = false;          // the process before did its task and returned 0,
+  bool brief = false;          // and within its first second or before it was found healthy
+  int code = 0;                // the number of the code that the process runs, or ran
+  pid_t pid = 0;               // of the process; 0: none
+  pid_t group = 0;             // Leftover: the group
+  Ms started = 0;              // when the last process was forked
+  Ms loaded_at = 0;            // when tend() first saw that the code was loaded
+  Ms yielded_at = 0;           // when it first saw a yield
+  Ms asked_at = 0;             // when it first saw that the process had been asked to end
+  Ms progress_at = 0;          // with a timeout: when it last saw `yields` change
+  unsigned long yields = 0;    // with a timeout: the count of yields at that time
+  Ms start_at = 0;             // Waiting, Leftover: when to fork
+  Ms kill_at = 0;              // Aborted, Leftover: when to kill
 };
 Slot slots[slot_count];
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
@@ -1204,6 +1198,7 @@ bool start(Slot& slot) {
   line_of(slot) = {};  // before the fork: in the new process it could overwrite a request
   slot = {.state = State::Waiting,
           .failures = slot.failures,
+          .works = slot.works,
           .brief = slot.brief,
           .code = code_for(slot).number,
           .started = clock_ms(),
@@ -1333,7 +1328,8 @@ const char* pin(Code& code) {
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
     slot.failures = 0;  // of another code
-    slot.brief = slot.brief && runs_pools_code(slot);
+    slot.works = slot.works && runs_pools_code(slot);
+    slot.brief = slot.brief && slot.works;
     if (&slot == pool.reload.trial) continue;
     slot.start_at = now;
     if (slot.state == State::Waiting) schedule_start(slot, now);
@@ -1405,7 +1401,7 @@ bool start_trial(bool tries_old, Ms now) {
   reload.tries_old = tries_old;
   reload.trial_since = now;
   reload.passes_at = never;
-  slot->brief = false;
+  slot->works = slot->brief = false;
   schedule_start(*slot, now);
   return true;
 }
@@ -1495,7 +1491,10 @@ void turn_back(const char* how, Ms now) {
 bool is_at_work(const Slot& slot) {
   return slot.healthy || (slot.brief && pool.fork_failures == 0);
 }
-bool is_renewed(const Slot& slot) { return is_at_work(slot) && runs_pools_code(slot); }
+// Workers that take turns to end with 0 are hardly ever all healthy at the same time.
+bool is_renewed(const Slot& slot) {
+  return runs_pools_code(slot) && (is_at_work(slot) || slot.works);
+}
 
 void tend_trial(Ms now) {
   Reload& reload = pool.reload;
@@ -1620,7 +1619,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
   if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
   slot.failures = failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
-  slot.brief = did_task && !slot.healthy && !asked && slot.code == code_for(slot).number;
+  slot.works = did_task && !asked && slot.code == code_for(slot).number;
+  slot.brief = slot.works && !proven;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
@@ -1690,7 +1690,7 @@ Ms tend_start(Slot& slot, Ms now) {
     return now + shortest_watch;
   }
   const char* reason = strerror(errno);
-  slot.brief = false;
+  slot.works = slot.brief = false;
   if (is_new) trial_failed("cannot fork: %s", reason);
   if (is_new) return never;
   const Ms delay = backoff(++pool.fork_failures);
@@ -1797,7 +1797,7 @@ void grow(Ms now) {
   Slot& slot = slots[pool.target++];
   log_event(LOG_INFO, "the target is now %d", pool.target);
   slot.failures = 0;
-  slot.brief = false;
+  slot.works = slot.brief = false;
   slot.start_at = now;  // or later: as soon as its old process, if there is one, has ended
   if (slot.state == State::Empty) schedule_start(slot, now);
 }

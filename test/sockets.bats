@@ -452,7 +452,10 @@ is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
   run_forkd -w 0 -n 2 -b ./one -b ./two ./code.so:last_nonblocking "@told"
   eventually has_workers 2
   eventually is_nonblocking 4
-  for number in 1024 1; do
+  # Elsewhere there is no code to go back to.
+  numbers="1024 1"
+  case $CPPFLAGS in *-DFORKD_PORTABLE*) numbers=1024 ;; esac
+  for number in $numbers; do
     deploy workers
     echo $number >@told
     signal HUP
