@@ -204,6 +204,13 @@ END
   eventually logged "reload complete"
 }
 
+@test "a roll ends also where workers take turns to return 0, and are never all healthy at the same time" {
+  run_forkd -n 8 "$W:recycles"
+  eventually logged "exited with status 0"
+  signal HUP
+  eventually logged "reload complete"
+}
+
 @test "a roll that makes no step for the grace period says once which numbers it waits for" {
   needs_virtual_time
   start_virtual -n 4 -w 0 -g 5
