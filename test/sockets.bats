@@ -449,7 +449,8 @@ is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
   grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
   cp "$W" code.so
   # The second one has it from the start.
-  run_forkd -w 0 -n 2 -b ./one -b ./two ./code.so:last_nonblocking "@told"
+  # Long enough that a worker that ends at once is never healthy, however slow the machine is.
+  run_forkd -w 0.5 -n 2 -b ./one -b ./two ./code.so:last_nonblocking "@told"
   eventually has_workers 2
   eventually is_nonblocking 4
   # Elsewhere there is no code to go back to.
