@@ -517,15 +517,14 @@ int reopen_standard_error() {
   return open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
-// The name of a worker's process in ps(1), the kernel's log and core files. The master formats it.
-char process_name[32];
-void format_process_name(const char* program, int number) {
+// The name of a worker's process in ps(1), the kernel's log and core files.
+void format_process_name(char (&name)[32], const char* program, int number) {
   char suffix[16];
   const int length = snprintf(suffix, sizeof suffix, "-%d", number);
-  snprintf(process_name, sizeof process_name, "%.*s%s", 15 - length,  // of which prctl(2) keeps 15
+  snprintf(name, sizeof name, "%.*s%s", 15 - length,  // prctl(2) keeps 15 bytes
            program ? program : program_invocation_short_name, suffix);
 }
-void name_process() { prctl(PR_SET_NAME, process_name); }
+void name_process(const char* name) { prctl(PR_SET_NAME, name); }
 
 // Has the kernel send TERM to this process when its parent dies. False, with errno.
 constexpr bool is_linux = true;
@@ -536,12 +535,13 @@ bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
 // a debugger would get its own descriptor N. The pid comes from /proc, not getpid(2), because /proc
 // may show another PID namespace.) Without /proc: by the path.
 const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
-  char link[64];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
-  if (!leads_to(path, code.file) && leads_to(link, code.file)) {
-    if (realpath(link, buffer) && leads_to(buffer, code.file))
+  if (!leads_to(path, code.file)) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
+    const bool is_open = leads_to(link, code.file);
+    if (is_open && realpath(link, buffer) && leads_to(buffer, code.file))
       path = buffer;
-    else if (realpath("/proc/self", buffer))
+    else if (is_open && realpath("/proc/self", buffer))
       return strcat(buffer, link + strlen("/proc/self"));
   }
   close_own(code.fd);
@@ -556,8 +556,8 @@ bool open_pipe(int ends[2]) {
   return true;
 }
 int reopen_standard_error() { return -1; }  // a descriptor from /dev/fd/2 shares the flags
-void format_process_name(const char*, int) {}
-void name_process() {}
+void format_process_name(char (&)[32], const char*, int) {}
+void name_process(const char*) {}
 constexpr bool is_linux = false;  // so forkd_yield() looks at the parent's pid
 bool watch_parent() { return true; }
 const char* find_name(const char* path, Code& code, char (&)[PATH_MAX]) {
@@ -1078,10 +1078,13 @@ void leave_pool_on_fork() {
 
 // ---- The worker: from fork to its first task ----------------------------------------------------
 
-// What differs between workers. The master formats all but the pid before each fork: in the worker
-// that would cost page faults, of about 2 us each in a start that takes 90.
-char number_variable[sizeof "FORKD_WORKER=" + 10];
-char pid_variable[sizeof "LISTEN_PID=" + 10];
+// What differs between workers, on one page. The master formats all but the pid before each fork:
+// in the worker that would cost page faults, of about 2 us each in a start that takes 90.
+struct {
+  char process_name[32];
+  char number[sizeof "FORKD_WORKER=" + 10];
+  char pid[sizeof "LISTEN_PID=" + 10];
+} texts;
 char** caller_environment;  // the list, as before the pool
 char** worker_environment;  // the list that master and workers use
 
@@ -1096,8 +1099,8 @@ bool make_environment() {
     if (strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0 &&
         strncmp(environ[i], "FORKD_WORKER=", 13) != 0)
       *end++ = environ[i];
-  *end++ = number_variable;
-  if (socket_count > 0) *end = pid_variable;
+  *end++ = texts.number;
+  if (socket_count > 0) *end = texts.pid;
   caller_environment = environ;
   environ = worker_environment;
   return true;
@@ -1165,10 +1168,10 @@ void set_signals(bool is_command) {
   if (parent == 0)
     fail_to_start("the master is not in the PID namespace of its workers (unshare needs --fork)");
   if (parent != master_pid) _exit(0);
-  if (socket_count > 0) snprintf(pid_variable, sizeof pid_variable, "LISTEN_PID=%d", self.pid);
+  if (socket_count > 0) snprintf(texts.pid, sizeof texts.pid, "LISTEN_PID=%d", self.pid);
   const Job& job = pool.job;
   if (job.is_command()) setpgid(0, 0);
-  name_process();
+  name_process(texts.process_name);
   if (job.function) reset_getopt();  // the application's; main() has reset the tool's
   set_signals(job.is_command());
   if (!job.path) close_all_own();
@@ -1203,8 +1206,8 @@ bool start(Slot& slot) {
           .code = code_for(slot).number,
           .started = clock_ms(),
           .start_at = slot.start_at};
-  snprintf(number_variable, sizeof number_variable, "FORKD_WORKER=%d", number);
-  format_process_name(pool.job.function ? nullptr : "forkd", number);
+  snprintf(texts.number, sizeof texts.number, "FORKD_WORKER=%d", number);
+  format_process_name(texts.process_name, pool.job.function ? nullptr : "forkd", number);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);

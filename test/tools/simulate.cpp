@@ -664,7 +664,7 @@ int taken(const int* at, int was) {
 pid_t fork_worker() {
   static int forks;
   between();
-  const int number = atoi(number_variable + strlen("FORKD_WORKER="));
+  const int number = atoi(texts.number + strlen("FORKD_WORKER="));
   Worker& w = worker_with(number);
   check_start(w);
   if (seen.version < 0) seen.version = version_of(pool_code);
