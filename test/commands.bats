@@ -343,3 +343,16 @@ shut_down() {
   ends_with 3
   logged "warning: what worker 0 (pid $(pid_of 0)) has left has not ended and is killed"
 }
+
+@test "a zombie that a command leaves in its group holds up no shutdown that kills: status 3" {
+  touch stay
+  run_forkd -g 1000 "$BIN/with_archive" zombie
+  eventually logged "worker 0 (pid [0-9]*) exited with status 0"
+  signal TERM
+  eventually logged "shutting down"
+  pause 0.15
+  logged_times 1 " started"
+  signal TERM
+  ends_with 3
+  logged "warning: what worker 0 (pid $(pid_of 0)) has left has not ended and is killed"
+}

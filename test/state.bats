@@ -2,6 +2,7 @@
 # -s: the state of the pool in a file; and --reload, which asks the forkd that keeps it.
 
 load helper
+load reload
 
 # state LINE: the file state has such a line, a pattern. states LINE ...: it has each of them.
 state() { await line state 1 - "^$1\$"; }
@@ -77,6 +78,26 @@ complete="reload complete: every worker runs the new code"
   eventually state healthy=1
   rm fine
   asks 1 "*reload failed: worker 1024 (pid *) exited with status 1 after *"
+}
+
+@test "--reload waits until a pool that goes back is back, and tells why it does" {
+  needs_linux "the code is pinned"
+  start -w 0 -s state
+  eventually is_ready 1 0
+  order load.2.0 fail
+  order load.1.1025 wait
+  deploy two
+  ask first
+  eventually waits load.1.1025
+  eventually state reload=back
+  states reloads=1 "reason=worker 0 (pid [0-9]*) exited with status 5 after [0-9.]* s"
+  # It looks several times, if it is fast.
+  pause 0.4
+  [ ! -e status.first ]
+  rm load.1.1025
+  was_told first 1 "reload failed: worker 0 (pid *) exited with status 5 after *"
+  logged "back on the code before"
+  states healthy=1 reload=failed
 }
 
 @test "two that ask at once, and a HUP, each get a true answer" {

@@ -371,6 +371,17 @@ int main(int argc, char **argv) {
     execvp(argv[3], argv + 3);
     return 127;
   }
+  if (strcmp(mode, "zombie") == 0) { /* ends, and leaves its group a zombie while the file "stay" exists */
+    siginfo_t end;
+    const pid_t parent = fork(); /* of the zombie: it leaves the group */
+    if (parent > 0)
+      while (getpgid(parent) == getpid()) pause_ms(5);
+    if (parent > 0 || fork() == 0) return 0;
+    waitid(P_ALL, 0, &end, WEXITED | WNOWAIT);
+    setsid();
+    while (access("stay", F_OK) == 0) pause_ms(20);
+    return 0;
+  }
   if (strcmp(mode, "state") == 0) {
     print_state("caller");
     run_one(prints_state);
