@@ -8,8 +8,8 @@
      freeze    is how late the next poll(2) is, in ms; it is used up
      out       gets a line "time MS fork", "time MS kill SIGNAL" or "time MS stands" for each of these
 
-   Workers go on in real time, and the clock of a worker stands still. Time passes only when all of them
-   sleep: so nothing depends on how fast the machine is. */
+   Workers go on in real time, and the clock of a worker stands still. Time passes only when each of them
+   has been seen asleep since the call of poll(2): so nothing depends on how fast the machine is. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #define _TIME_BITS 64
@@ -45,25 +45,34 @@ static long long number_in(const char *file, long long none) {
   return length > 0 ? atoll(text) : 0;
 }
 
-static pid_t children[most];
+static struct child {
+  pid_t pid;
+  int slept; /* since have_slept() was told to begin */
+} children[most];
 static int child_count;
 
-/* Whether each child that has not been reaped sleeps or is stopped, and does not run or end. */
-static int all_sleep(void) {
-  int kept = 0, sleep = 1;
+/* 1 if it sleeps or has been stopped, 0 if it runs or ends, -1 if it has been reaped. */
+static int sleeps(pid_t pid) {
+  char text[512] = "", path[32];
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  const char *end = read(fd, text, sizeof text - 1) > 0 ? strrchr(text, ')') : NULL;
+  if (fd >= 0) close(fd);
+  return end ? strchr("STt", end[2]) != NULL : -1;
+}
+
+/* Whether each child has slept. */
+static int have_slept(int begin) {
+  int kept = 0, all = 1;
   for (int i = 0; i < child_count; i++) {
-    char text[512] = "", path[32];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)children[i]);
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) continue;
-    const char *end = read(fd, text, sizeof text - 1) > 0 ? strrchr(text, ')') : NULL;
-    close(fd);
-    if (!end) continue;
-    children[kept++] = children[i];
-    if (!strchr("STt", end[2])) sleep = 0;
+    struct child child = children[i];
+    if (begin || !child.slept) child.slept = sleeps(child.pid);
+    if (child.slept < 0) continue;
+    if (!child.slept) all = 0;
+    children[kept++] = child;
   }
   child_count = kept;
-  return sleep;
+  return all;
 }
 
 __attribute__((constructor)) static void load(void) { unsetenv("LD_PRELOAD"); /* not in commands */ }
@@ -85,10 +94,10 @@ int poll(struct pollfd *fds, nfds_t count, int timeout) {
   long long left = timeout;
   if (!real) *(void **)&real = dlsym(RTLD_NEXT, "poll");
   if (timeout <= 0) return real(fds, count, timeout);
-  for (;;) {
+  for (int begin = 1;; begin = 0) {
     const int events = real(fds, count, patience);
     if (events != 0) return events;
-    if (!all_sleep()) continue;
+    if (!have_slept(begin)) continue;
     const long long limit = number_in("time", 1LL << 60);
     if (passed + left <= limit) {
       passed += left;
@@ -116,7 +125,7 @@ pid_t fork(void) {
   }
   const pid_t child = real();
   if (child != 0) passed += number_in("slow_fork", 0);
-  if (child > 0 && child_count < most) children[child_count++] = child;
+  if (child > 0 && child_count < most) children[child_count++].pid = child;
   return child;
 }
 
