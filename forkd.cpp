@@ -887,24 +887,31 @@ enum class State : unsigned char {
   Leftover,  // no process, but some of the group that a command has led
 };
 
-// A worker number. Times are 0 until they are known.
+// What the process before has shown of the code that the next one will run.
+enum class Past : unsigned char {
+  Nothing,
+  Worked,         // did its task and returned 0, without a request
+  WorkedBriefly,  // the same, within its first second or before it was found healthy
+};
+
+// A worker number. Times are 0 until they are known. A start keeps `failures`, `past` and
+// `start_at`, and clears all else.
 struct Slot {
   State state = State::Empty;
-  unsigned char failures = 0;  // in a row
-  bool healthy = false;        // the process has been found healthy, by tend()
-  bool works = false;          // the process before did its task and returned 0,
-  bool brief = false;          // and within its first second or before it was found healthy
-  int code = 0;                // the number of the code that the process runs, or ran
-  pid_t pid = 0;               // of the process; 0: none
-  pid_t group = 0;             // Leftover: the group
-  Ms started = 0;              // when the last process was forked
-  Ms loaded_at = 0;            // when tend() first saw that the code was loaded
-  Ms yielded_at = 0;           // when it first saw a yield
-  Ms asked_at = 0;             // when it first saw that the process had been asked to end
-  Ms progress_at = 0;          // with a timeout: when it last saw `yields` change
-  unsigned long yields = 0;    // with a timeout: the count of yields at that time
-  Ms start_at = 0;             // Waiting, Leftover: when to fork
-  Ms kill_at = 0;              // Aborted, Leftover: when to kill
+  bool healthy = false;  // the process has been found healthy, by tend()
+  Past past = Past::Nothing;
+  int failures = 0;          // in a row
+  int code = 0;              // the number of the code that the process runs, or ran
+  pid_t pid = 0;             // of the process; 0: none
+  pid_t group = 0;           // Leftover: the group
+  Ms started = 0;            // when the last fork was tried
+  Ms loaded_at = 0;          // when tend() first saw that the code was loaded
+  Ms yielded_at = 0;         // when it first saw a yield
+  Ms asked_at = 0;           // when it first saw that the process had been asked to end
+  Ms progress_at = 0;        // with a timeout: when it last saw `yields` change
+  unsigned long yields = 0;  // with a timeout: the count of yields at that time
+  Ms start_at = 0;           // Waiting, Leftover: when to fork
+  Ms kill_at = 0;            // Aborted, Leftover: when to kill
 };
 Slot slots[slot_count];
 int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
@@ -978,6 +985,16 @@ Code& code_for(const Slot& slot) {
   return &slot == pool.reload.trial && !pool.reload.tries_old ? trial_code : pool_code;
 }
 bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
+// Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
+// health only when it ends: believe it from then on, as long as processes can be started.
+bool is_at_work(const Slot& slot) {
+  return slot.healthy || (slot.past == Past::WorkedBriefly && pool.fork_failures == 0);
+}
+// Whether the pool's code has proved itself under a number. Workers that take turns to return 0 are
+// hardly ever all healthy at the same time.
+bool is_renewed(const Slot& slot) {
+  return runs_pools_code(slot) && (slot.healthy || slot.past != Past::Nothing);
+}
 
 // How long a worker has to run before it is healthy without a yield. execve(2) may fail late.
 Ms warm_up() {
@@ -1200,9 +1217,8 @@ bool start(Slot& slot) {
   const int number = number_of(slot);
   line_of(slot) = {};  // before the fork: in the new process it could overwrite a request
   slot = {.state = State::Waiting,
+          .past = slot.past,
           .failures = slot.failures,
-          .works = slot.works,
-          .brief = slot.brief,
           .code = code_for(slot).number,
           .started = clock_ms(),
           .start_at = slot.start_at};
@@ -1330,11 +1346,10 @@ const char* pin(Code& code) {
 // The pool's code has changed: others are old, and numbers that wait out a backoff start at once.
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
-    slot.failures = 0;  // of another code
-    slot.works = slot.works && runs_pools_code(slot);
-    slot.brief = slot.brief && slot.works;
     if (&slot == pool.reload.trial) continue;
-    slot.start_at = now;
+    slot.failures = 0;  // of another code
+    if (!runs_pools_code(slot)) slot.past = Past::Nothing;
+    slot.start_at = now;  // for a Leftover, and one whose process is just ending
     if (slot.state == State::Waiting) schedule_start(slot, now);
     if (slot.pid == 0) continue;
     Request& request = line_of(slot).request;
@@ -1404,7 +1419,7 @@ bool start_trial(bool tries_old, Ms now) {
   reload.tries_old = tries_old;
   reload.trial_since = now;
   reload.passes_at = never;
-  slot->works = slot->brief = false;
+  slot->past = Past::Nothing;
   schedule_start(*slot, now);
   return true;
 }
@@ -1489,16 +1504,6 @@ void turn_back(const char* how, Ms now) {
   exchange_codes(now);
 }
 
-// Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
-// health only when it ends: believe it from then on, as long as processes can be started.
-bool is_at_work(const Slot& slot) {
-  return slot.healthy || (slot.brief && pool.fork_failures == 0);
-}
-// Workers that take turns to end with 0 are hardly ever all healthy at the same time.
-bool is_renewed(const Slot& slot) {
-  return runs_pools_code(slot) && (is_at_work(slot) || slot.works);
-}
-
 void tend_trial(Ms now) {
   Reload& reload = pool.reload;
   if (reload.roll == Roll::Turning && !reload.trial) start_trial(true, now);
@@ -1512,7 +1517,7 @@ void tend_trial(Ms now) {
 
 struct Census {
   int healthy = 0;  // numbers below the target under which somebody healthy works
-  int renewed = 0;  // those on the pool's code
+  int renewed = 0;  // and under which the pool's code has proved itself
   int vacant = 0;   // numbers, and the helper, under which nobody works
 };
 
@@ -1527,8 +1532,8 @@ Census take_census(Ms now) {
   for (const Slot& slot : slots) {
     if (!is_below_target(slot) && &slot != pool.reload.helper) continue;
     const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-    const bool leaves = request == Request::TakingRoom || is_leaving(slot, now);
-    census.vacant += leaves || !(is_at_work(slot) || request == Request::End);
+    census.vacant += request == Request::TakingRoom ||
+                     (request == Request::End ? is_leaving(slot, now) : !is_at_work(slot));
     if (&slot == pool.reload.helper) continue;
     census.healthy += is_at_work(slot);
     census.renewed += is_renewed(slot);
@@ -1612,23 +1617,22 @@ void worker_ended(Slot& slot, int status, Ms now) {
   const bool is_zero = WIFEXITED(status) && WEXITSTATUS(status) == 0 && !was_killed;
   const bool did_task = is_zero && phase == Phase::Loaded;
   const bool at_once = phase == Phase::Loaded && warm_up() == 0 && !pool.options.timeout;  // -w 0
-  const bool worked = slot.healthy || did_task || at_once;
   // With a warm-up below a second, code that crashes at once would start ten times a second.
   const bool proven = slot.healthy && lived >= second;
   const bool failed = runs_pools_code(slot) && !asked && !did_task && !proven;
   EndText text;
   describe_end(slot, status, phase, lived, text);
-  pool.ever_healthy = pool.ever_healthy || worked;
+  pool.ever_healthy = pool.ever_healthy || slot.healthy || did_task || at_once;
   if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
-  slot.failures = failed ? static_cast<unsigned char>(min(slot.failures + 1, UCHAR_MAX)) : 0;
-  slot.works = did_task && !asked && slot.code == code_for(slot).number;
-  slot.brief = slot.works && !proven;
+  // Before trial_failed() and turn_back(), which change the code to run next.
+  const bool says_nothing = !did_task || asked || slot.code != code_for(slot).number;
+  slot.past = says_nothing ? Past::Nothing : proven ? Past::Worked : Past::WorkedBriefly;
+  slot.failures = failed ? slot.failures + 1 : 0;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
   slot.group = slot.pid;
   slot.pid = 0;
-  slot.state = State::Empty;
   listen_again();
   const char* when = pool.reload.passes_at == never ? " before it was healthy" : " in its trial";
   const bool is_last_start = !pool.ever_healthy && is_wanted(slot);  // it ends the master
@@ -1684,8 +1688,8 @@ void reap(Ms now) {
 
 // If fork(2) fails, that is not the worker's fault: the pool tries again later.
 Ms tend_start(Slot& slot, Ms now) {
-  const bool is_new = &code_for(slot) == &trial_code;  // then there is no second try
-  const Ms due = is_new ? slot.start_at : max(slot.start_at, pool.fork_at);
+  const bool is_trial = &code_for(slot) == &trial_code;  // then there is no second try
+  const Ms due = is_trial ? slot.start_at : max(slot.start_at, pool.fork_at);
   if (now < due) return due;
   if (clock_ms() > now + longest_turn) return now;  // again at once, after the signals
   if (start(slot)) {
@@ -1693,9 +1697,8 @@ Ms tend_start(Slot& slot, Ms now) {
     return now + shortest_watch;
   }
   const char* reason = strerror(errno);
-  slot.works = slot.brief = false;
-  if (is_new) trial_failed("cannot fork: %s", reason);
-  if (is_new) return never;
+  slot.past = Past::Nothing;
+  if (is_trial) return trial_failed("cannot fork: %s", reason), never;
   const Ms delay = backoff(++pool.fork_failures);
   log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", reason, seconds(delay));
   return pool.fork_at = slot.started + delay;
@@ -1800,7 +1803,7 @@ void grow(Ms now) {
   Slot& slot = slots[pool.target++];
   log_event(LOG_INFO, "the target is now %d", pool.target);
   slot.failures = 0;
-  slot.works = slot.brief = false;
+  slot.past = Past::Nothing;
   slot.start_at = now;  // or later: as soon as its old process, if there is one, has ended
   if (slot.state == State::Empty) schedule_start(slot, now);
 }
