@@ -1758,6 +1758,9 @@ Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   const Ms limit = yields > 0 ? timeout : max(timeout, pool.options.warm_up);
   const Ms late_at = slot.progress_at + limit + fifth;
   if (now < late_at) return min(now + fifth, late_at);
+  if (&slot == pool.reload.trial)
+    trial_failed("worker %d (pid %d) has not yielded for %.3f s", number_of(slot), slot.pid,
+                 seconds(limit));
   log_event(LOG_ERR, "worker %d (pid %d) has not yielded for %.3f s and is aborted",
             number_of(slot), slot.pid, seconds(limit));
   kill(slot.pid, SIGABRT);

@@ -452,3 +452,13 @@ END
   eventually logged "reload complete"
   logged_times 2 "reload failed"
 }
+
+@test "new code that hangs in its trial has failed when it is aborted, not when it ends" {
+  start -w 0 -t 1 -c 1000 -g 1000
+  eventually is_ready 1 0
+  order task.2.1024 stay
+  reload two
+  eventually logged "error: reload failed: worker 1024 (pid [0-9]*) has not yielded for 1\.000 s; the pool keeps its code"
+  eventually logged "error: worker 1024 (pid [0-9]*) has not yielded for 1\.000 s and is aborted"
+  kill -0 "$(pid_of 1024)"
+}

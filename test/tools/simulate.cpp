@@ -329,6 +329,7 @@ void check_trial(const Worker& w) {
   const bool is_first = w.forked_at < pool.reload.trial_since + start_interval;
   if (w.pid && is_first && !w.brief && !is_healthy(w))
     broken("the trial has passed, but its worker is not healthy");
+  if (w.pid && w.aborted_at != never) broken("the trial has passed, but its worker is aborted");
   if (clock() < pool.reload.trial_since + canary)
     broken("the trial has passed before the canary time is over");
 }
@@ -355,6 +356,8 @@ void check_reload() {
     const bool has_part = slot == reload.trial || slot == reload.helper;
     if (w.number >= max_workers && is_alive(w) && !has_part && w.asked_at == never)
       broken("extra worker %d has no part in a reload, but is not asked to end", w.number);
+    if (is_alive(w) && slot->code == pool_code.number && line_of(w).request == Request::WhenRoom)
+      broken("worker %d runs the pool's code, but is to end when there is room", w.number);
     if (run.kind == Kind::Library && reload.roll == Roll::Forward && is_wanted(*slot) &&
         slot != reload.trial && w.failures_least >= 2)
       broken("the new code has failed twice in a row as worker %d, but the pool keeps it",
