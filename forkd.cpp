@@ -821,6 +821,7 @@ bool become_master() {
   errno = registered ? 0 : pthread_atfork(nullptr, nullptr, leave_pool_on_fork);
   if (errno) return false;
   registered = true;
+  arrived[OnChild] = 1;  // a child may have ended before
   pthread_sigmask(SIG_SETMASK, nullptr, &caller_mask);
   sigset_t handled;
   sigemptyset(&handled);
@@ -1353,10 +1354,10 @@ void mark_old_workers(Ms now) {
     if (slot.state == State::Waiting) schedule_start(slot, now);
     if (slot.pid == 0) continue;
     Request& request = line_of(slot).request;
-    if (runs_pools_code(slot))
-      atomic_replace(request, Request::WhenRoom, Request::None);
-    else
+    if (!runs_pools_code(slot))
       atomic_replace(request, Request::None, Request::WhenRoom);
+    else if (!atomic_replace(request, Request::TakingRoom, Request::None))
+      atomic_replace(request, Request::WhenRoom, Request::None);
   }
 }
 

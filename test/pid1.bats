@@ -172,7 +172,16 @@ is_echo() {
 @test "an application that is PID 1 reaps the orphans that come to it" {
   # The shell leaves one to it.
   # shellcheck disable=SC2016
-  run_in_namespace sh -c 'sleep 0.1 & exec "$0" run' "$BIN/with_archive"
+  run_in_namespace sh -c 'until [ -e over ]; do sleep 0.02; done & exec "$0" run' "$BIN/with_archive"
+  eventually has_workers 3
+  touch over
+  eventually has_children 2 "$master"
+  signal TERM
+  init_ends_with 0
+}
+
+@test "a child that has ended before PID 1 became forkd is reaped" {
+  run_in_namespace "$BIN/with_archive" late
   eventually has_workers 2
   eventually has_children 2 "$master"
   signal TERM
