@@ -148,7 +148,9 @@ leads_group() { [ $(($(ps -o pgid= -p "$1"))) -eq "$1" ]; }
 
 @test "a command that has run for the warm-up time, or ends with 0, was healthy: the master does not give up" {
   # Once: from then on it fails at once.
-  run_forkd -w 0.1 sh -c '[ ! -e ran ] || exit 4; sleep 0.3; >ran; exit 4'
+  run_forkd -w 0.1 -s state sh -c '[ ! -e ran ] || exit 4; until [ -e go ]; do sleep 0.02; done; >ran; exit 4'
+  eventually await line state 1 - "^healthy=1"
+  touch go
   eventually logged_at_least 5 "exited with status 4"
   # It would be over now.
   eventually starts_of 0 6

@@ -389,14 +389,6 @@ END
   logged_times 2 "reload failed"
 }
 
-@test "a worker that was aborted has failed its trial, even if it ends with 0" {
-  run_forkd -t 0.5 -w 0.5 "$W:ends_when_aborted" hang
-  eventually has_workers 1
-  touch hang
-  signal HUP
-  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 0 after [0-9.]* s before it was healthy"
-}
-
 @test "a command is tried for as long as its execution may fail, even with -w 0" {
   needs_virtual_time
   echo 0 >time
@@ -408,21 +400,6 @@ END
   logged_times 0 "has passed"
   time_to 110
   eventually logged "has passed"
-}
-
-@test "new code that survives its SIGABRT and is healthy then is the pool's" {
-  needs_virtual_time
-  start_virtual -t 1 -w 1
-  eventually is_ready 1 0
-  order first.2.1024 stay
-  reload two
-  eventually waits first.2.1024
-  time_to 1500
-  eventually logged "worker 1024 (pid [0-9]*) has not yielded for 1\.000 s and is aborted"
-  rm first.2.1024
-  eventually is_ready 2 1024
-  time_to 2600
-  eventually logged "has passed its trial"
 }
 
 @test "fork that fails ends the reload, also when it fails for the pool, but not the trial of a worker that runs" {

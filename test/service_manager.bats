@@ -5,6 +5,7 @@
 
 load helper
 load virtual
+load reload
 
 # manager [ADDRESS]: starts a service manager, which writes what it hears to the file heard.
 manager() {
@@ -71,12 +72,12 @@ hear() { kill -CONT "$manager"; }
 }
 
 @test "a worker that does not yield is healthy when it has run for the warm-up" {
+  pool at_once -w 0 "$W:never_yields"
+  eventually heard_of at_once "READY=1 STATUS=1 of 1 "
   pool function -w 2 "$W:never_yields"
   pool command -w 2 sleep 1000
-  pool at_once -w 0 "$W:never_yields"
-  for name in function command at_once; do eventually heard_of "$name" "READY=1 STATUS=1 of 1 "; done
   for name in function command; do
-    [ "$(at "heard.$name" READY=1)" -gt "$(at heard.at_once READY=1)" ]
+    eventually heard_of "$name" "READY=1 STATUS=1 of 1 "
     [ "$(($(at "heard.$name" READY=1) - $(at "heard.$name" listening)))" -ge 2000000 ]
   done
 }
@@ -165,22 +166,25 @@ hear() { kill -CONT "$manager"; }
 
 @test "READY=1 is not said while a worker fails, and a reload says nothing then; STATUS follows the workers" {
   manager
-  run_forkd -t 1000 -w 0 -n 2 "$W:second_crashes_without" "$PWD/file"
-  eventually logged "worker 1 .* exited with status 1"
+  order load.1.1 fail
+  order load.1.1025 wait
+  start -t 1000 -w 0 -n 2
+  eventually logged "worker 1 .* exited with status 5"
   eventually heard "STATUS=1 of 2"
   signal HUP
-  eventually heard "STATUS=. of 2 workers healthy, . on the code before; last reload: back: worker 1 .* exited with status 1"
+  eventually heard "STATUS=. of 2 workers healthy, . on the code before; last reload: back: worker 1 .* exited with status 5"
   heard_times 0 READY=1
-  touch file
+  rm load.1.1
   eventually heard "READY=1"
   heard_times 0 RELOADING=1
+  rm load.1.1025
   eventually logged "back on the code before"
-  rm file
+  order load.1.1 fail
   : >heard
   kill -KILL "$(pid_of 1)"
   eventually heard "STATUS=1 of 2 workers healthy"
   : >heard
-  touch file
+  rm load.1.1
   eventually heard "STATUS=2 of 2 workers healthy"
 }
 

@@ -168,7 +168,7 @@ held_after() { eventually stops "$1" && logged_times "$1" ""; }
   command -v strace >/dev/null || skip "no strace"
   needs_linux "its first system call is known"
   # Each worker is stopped before it has handlers of its own.
-  strace -f -o trace -e trace=prctl -e inject=prctl:signal=STOP:when=1 "$FORKD" -n 6 "$W:steady" >>out 2>>log 3>&- &
+  strace -f -o trace -e trace=prctl -e inject=prctl:signal=STOP:when=1 "$FORKD" -g 1000 -n 6 "$W:steady" >>out 2>>log 3>&- &
   eventually logged_times 6 "started$"
   eventually stops 6
   signals_mean_what_they_shall

@@ -538,7 +538,8 @@ reload_to() {
 }
 
 answered() { await line "$1" 1 - "pid $2"; }
-questions="$questions answered"
+has_sent() { await line "$1" 1 - "^sent\$"; }
+questions="$questions answered has_sent"
 
 @test "a worker that is killed in the middle of a request costs that request only" {
   run_forkd -n 2 -b ./socket "$HTTPD:run"
@@ -576,9 +577,15 @@ questions="$questions answered"
   background "$CLIENT" -kv -n 2 -w go ./socket >whole
   eventually answered idle ""
   eventually answered whole ""
+  # It gives those that it has a second, so it finds the request when it finds that it is to end.
+  worker=$(pid_of 0)
+  kill -STOP "$worker"
+  eventually is_state "$worker" T
   signal TERM
   eventually logged "shutting down"
   touch go
+  eventually has_sent whole
+  kill -CONT "$worker"
   wait "$background"
   [ "$(tail -n 1 whole)" = "ok 2 refused 0 cut 0 other 0" ]
   ends_with 0

@@ -180,3 +180,11 @@ stands_after() { [ "$(sed -n 's/^time \([0-9]*\) stands$/\1/p' out | tail -n 1)"
   ends_with 3
   between 1000 2000 "$(times 'kill 9' | head -n 1)"
 }
+
+@test "a worker that was aborted has failed, even if it ends with 0" {
+  needs_virtual_time
+  run_virtual -t 0.5 -w 0.5 "$W:ends_when_aborted"
+  ends_with 1
+  logged_times 5 "warning: worker 0 (pid [0-9]*) exited with status 0"
+  logged "giving up"
+}

@@ -7,7 +7,7 @@
 // Each client makes its requests one after the other, over a connection each, or (-k) over one as
 // long as the server keeps it. -p: a pause after each. -r: the first connection is tried until it is
 // not refused. -v: prints the answers. -w: the last request is sent half, and the rest when the file
-// exists. TERM ends the clients after their request. An address is V4:PORT, [V6]:PORT or a path; of
+// exists (-v: and says so). TERM ends the clients after their request. An address is V4:PORT, [V6]:PORT or a path; of
 // several each gets its requests when the one before has answered.
 #include <arpa/inet.h>
 #include <errno.h>
@@ -116,6 +116,10 @@ Outcome exchange(int fd, bool halves, bool& closes) {
   while (halves && access(wait_for, F_OK) != 0) wait_ms(5);
   sent = sent && send_all(fd, request + half, static_cast<size_t>(length) - half);
   if (!sent) return Cut;
+  if (halves && verbose) {
+    puts("sent");
+    fflush(stdout);
+  }
 
   size_t received = 0, expected = 0;
   const char* body = nullptr;
