@@ -501,6 +501,7 @@ reload_to() {
   for i in {1..5}; do
     reload_to "$HTTPD"
     eventually logged_times "$i" "reload complete"
+    eventually has_workers 3
   done
   for _ in 1 2; do
     for step in USR1:4 USR1:5 USR2:4 USR2:3; do
