@@ -2,24 +2,25 @@
 //
 // One process, the master, keeps a table of slots, one for each worker number. A slot holds at most
 // one process. The master alone changes slots, and only in its loop: wait, take the signals, reap,
-// tend every slot, count, tell. tend() is all that happens to a worker.
+// tend every slot, count, tell. tend() starts, watches and kills workers.
 //
 // The signal handler only counts a signal and writes a byte into a pipe that ends the wait: no
 // signal is lost, and none interrupts other work. Nothing else waits. Whatever must happen later is
 // a deadline in a slot or in the pool; each function that does what is due returns the next one.
-// All that is left to wait for without a deadline are signals.
+// Only signals come without a deadline.
 //
-// The master signals only pids that a slot holds, which it does until it has reaped the process: so
-// it never signals a reused pid. A worker is forked with all signals blocked, so none reaches it
-// before it has handlers of its own. It loads the user's code itself; the master never runs any.
-// Both share one cache line for each worker: the master writes the request to end, the worker
-// counts its yields, and neither needs a system call or a lock.
+// The master signals only pids that a slot holds, which it does until it has reaped the process (a
+// command's group: until that is empty). So it never signals a reused pid. A worker is forked with
+// all signals blocked, so none reaches it before it has handlers of its own. It loads the user's
+// code itself; the master never runs any. Both share one cache line for each worker: the master
+// writes the request to end, the worker counts its yields, and neither needs a system call or a
+// lock.
 //
 // The pool runs one file, which the master keeps open: its code. A reload tries the file now at the
 // path with one extra worker, in a slot behind all numbers. If that fails, nothing changes. If it
 // passes, its code becomes the pool's, and workers on any other code are old. The roll lets them
-// go, a few at a time, while the extra worker helps. The code before stays open until the roll is
-// over: when the new code fails under a number, the pool goes back to it in the same way.
+// go, a few at a time, while the extra worker helps. The previous code stays open until the roll
+// is over: when the new code fails under a number, the pool goes back to it in the same way.
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  // g++ predefines it; clang on musl and some others do not
@@ -131,10 +132,10 @@ constexpr Ms pause_slack = 10;        // a wakeup this late is no pause
 constexpr Ms longest_turn = 20;       // of the loop, while there are more workers to start
 constexpr Ms echo_time = 100;         // a second stop signal this soon is an echo of the first
 constexpr Ms leftover_interval = 50;  // between two looks whether a group or namespace is empty
-constexpr Ms retry_interval = 100;  // while a full queue, or another forkd's reload, is waited for
-constexpr int turn_after = 2;       // failures in a row under a number until a roll goes back
-constexpr int give_up_after = 5;    // failures in a row of every worker, when none was ever healthy
-constexpr int exit_failed = 1;      // the worker could not be loaded, or the pool never came up
+constexpr Ms retry_interval = 100;    // between two tries to send, or two looks at a reload
+constexpr int go_back_after = 2;      // failures in a row under a number of a roll
+constexpr int give_up_after = 5;  // failures in a row of every worker, when none was ever healthy
+constexpr int exit_failed = 1;    // the worker could not be loaded, or the pool never came up
 constexpr int exit_usage = 2;
 constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
@@ -166,11 +167,11 @@ Ms monotonic_ms() {
   return t.tv_sec * Ms{1000} + t.tv_nsec / 1000000;
 }
 
-// The master's clock. wait_until() stops it while nothing could run, as in a frozen container.
+// The master's clock. It stands still while nothing can run, see wait_until().
 Ms paused;  // for how long it has stood still
 Ms clock_ms() { return monotonic_ms() - paused; }
-Ms max(Ms a, Ms b) { return a > b ? a : b; }
-Ms min(Ms a, Ms b) { return a < b ? a : b; }
+auto max(auto a, auto b) { return a > b ? a : b; }
+auto min(auto a, auto b) { return a < b ? a : b; }
 double seconds(Ms ms) { return static_cast<double>(ms) / 1000; }
 struct KeepErrno {  // until the end of the scope
   const int value = errno;
@@ -477,8 +478,8 @@ bool keep_own(int& kept, int fd) {
   return kept >= 0;
 }
 
-// Opens what is closed of 0, 1 and 2: or the next file that a worker opens would get that number,
-// and the worker's output. Where there is no /dev/null, / stands in for it.
+// Opens those of 0, 1 and 2 that are closed. Otherwise the next file that a worker opens would get
+// the number, and the worker's output. Where there is no /dev/null, / stands in for it.
 void keep_standard_descriptors() {
   for (int fd = 0; fd <= STDERR_FILENO; fd++)
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) open("/", O_RDONLY);
@@ -764,7 +765,7 @@ const struct {
   void (*in_worker)(int);  // in a function worker; null: the caller's action
   int flags;               // sa_flags of in_worker
 } signal_table[] = {
-        {SIGCHLD, OnChild, nullptr, 0},  // must be first: see begin_pool()
+    {SIGCHLD, OnChild, nullptr, 0},  // must be first: see begin_pool()
     {SIGINT, OnStop, on_request, SA_RESTART},
     {SIGQUIT, OnStop, on_request, SA_RESTART},
     {SIGTERM, OnStop, on_request, 0},
@@ -787,9 +788,9 @@ int stop_requests;         // 1 from then on; 2 when another came too late to be
 // Called by the handler: the time of arrival counts, and the loop may be late.
 void note_stop_signal() {
   const unsigned at = static_cast<unsigned>(monotonic_ms());
-  if (stop_requests == 0) first_stop_at = at;
-  if (stop_requests == 0 || at - first_stop_at >= echo_time)
-    atomic_store(stop_requests, stop_requests == 0 ? 1 : 2);
+  const bool is_first = stop_requests == 0;
+  if (is_first) first_stop_at = at;
+  if (is_first || at - first_stop_at >= echo_time) atomic_store(stop_requests, is_first ? 1 : 2);
 }
 
 // The counters record the signals and the byte only ends the wait, so a full pipe loses nothing.
@@ -852,7 +853,7 @@ enum class Phase : int {
 
 // What a worker is asked to do. End is final.
 enum class Request : int {
-  None,        // nothing: it runs the pool's code
+  None,
   WhenRoom,    // it is old: end at a yield that finds room
   TakingRoom,  // it is old, and looking for room in a yield right now
   End,         // end at the next yield, or it has taken room and is ending
@@ -919,17 +920,17 @@ int number_of(const Slot& slot) { return static_cast<int>(&slot - slots); }
 Line& line_of(const Slot& slot) { return shared->line[number_of(slot)]; }
 Request request_to(const Slot& slot) { return atomic_load(line_of(slot).request); }
 
-// Where a code that has passed its trial leads the pool.
+// How the pool changes its code, when that has passed a trial.
 enum class Roll {
-  None,     // nowhere: all numbers run the pool's code
-  Forward,  // old workers are replaced, a few at a time
-  Turning,  // the code before is the pool's again, and on trial: nobody is let go until it passes
-  Back,     // it has passed: workers on the failed code are replaced, a few at a time
-  Stuck,    // there is no code to go back to: nobody is let go until the next reload
+  None,       // not at all: all numbers run the pool's code
+  Forward,    // old workers are replaced, a few at a time
+  TryingOld,  // the previous code is the pool's again: nobody is let go until it passes a trial
+  Back,       // it has passed: workers on the failed code are replaced, a few at a time
+  Stuck,      // there is no code to go back to: nobody is let go until the next reload
 };
 
 // How the last reload that HUP asked for is going.
-enum class Stage { None, Trial, Roll, Complete, Failed };
+enum class Stage { None, Trial, Rolling, Complete, Failed };
 
 struct Reload {
   int count = 0;              // HUPs acted on
@@ -942,7 +943,7 @@ struct Reload {
   Roll roll = Roll::None;
   Slot* helper = nullptr;  // the slot of the worker that helps in the roll; null: no roll
   Ms roll_since = 0;       // when the roll was asked for
-  int renewed = 0;         // how many numbers had a healthy worker on the pool's code
+  int renewed = 0;         // Census::renewed when the roll made its last step
   Ms tell_at = never;      // when to say for which numbers it waits, unless that changes
 };
 
@@ -967,7 +968,7 @@ struct Pool {
   Shutdown shutdown{};
 } pool;
 
-bool goes_back() { return pool.reload.roll == Roll::Turning || pool.reload.roll == Roll::Back; }
+bool goes_back() { return pool.reload.roll == Roll::TryingOld || pool.reload.roll == Roll::Back; }
 const char* stage_name() {
   constexpr const char* names[] = {"none", "trial", "roll", "complete", "failed"};
   const Stage stage = pool.reload.stage;
@@ -1001,7 +1002,7 @@ bool is_renewed(const Slot& slot) {
 Ms warm_up() {
   return pool.job.is_command() ? max(pool.options.warm_up, exec_time) : pool.options.warm_up;
 }
-// The grace period, or its default if it has no end.
+// The grace period, or its default if it is for ever.
 Ms finite_grace() { return pool.options.grace ? pool.options.grace : Options{}.grace; }
 
 // ---- Room: how a roll lets old workers go -------------------------------------------------------
@@ -1137,8 +1138,8 @@ forkd_worker* load_function(const Job& job) {
   const uid_t user = geteuid();
   // RTLD_GLOBAL: the code is the program here, and what it loads in turn may need its symbols.
   void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
-  // If the file was replaced meanwhile, either may have been loaded: leave it to a new process. But
-  // a constructor may have changed what names lead to: then this says nothing.
+  // If the file was replaced meanwhile, either may have been loaded: leave it to a new process. If
+  // a constructor has changed root, folder or user, names may lead elsewhere: this proves nothing.
   if (is_known && !leads_to(name, code.file) && leads_to("/", root) && leads_to(".", folder) &&
       geteuid() == user) {
     atomic_store(self.line->request, Request::End);
@@ -1298,7 +1299,7 @@ void kill_all() {
   }
 }
 
-// Looks again a second later at most: of a pause, the clock counts what fits into the wait.
+// Looks again a second later at most: of a freeze, the clock counts what fits into one wait.
 Ms tend_shutdown(Ms now) {
   Shutdown& shutdown = pool.shutdown;
   if (!shutdown.begun) return never;
@@ -1344,7 +1345,7 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-// The pool's code has changed: others are old, and numbers that wait out a backoff start at once.
+// Makes workers on other code old, now that the pool's has changed; ends all backoffs.
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
     if (&slot == pool.reload.trial) continue;
@@ -1361,7 +1362,7 @@ void mark_old_workers(Ms now) {
   }
 }
 
-// The pool goes back to the code before, or on again from there.
+// Swaps the pool's code and the previous one: to go back, or on again.
 void exchange_codes(Ms now) {
   pool_code.nonblocking = nonblocking_sockets();
   const Code code = pool_code;
@@ -1402,27 +1403,27 @@ void drop_trial() {
     note_stage(Stage::Failed, reason);
     return log_event(LOG_ERR, "reload failed: %s; the pool keeps its code", reason);
   }
-  log_event(LOG_ERR, "reload stands still: the code before fails, too: %s; workers stay", reason);
+  log_event(LOG_ERR, "reload stands still: cannot go back: %s; workers stay", reason);
   exchange_codes(clock_ms());
   close_own(other_code.fd);
   reload.roll = Roll::Stuck;
 }
 
-// False: no extra slot is free.
-bool start_trial(bool tries_old, Ms now) {
+void start_trial(bool tries_old, Ms now) {
   Reload& reload = pool.reload;
+  reload.tries_old = tries_old;
   Slot* slot = slots + max_workers;
   while (slot < slots + slot_count && slot->state != State::Empty) slot++;
-  if (slot == slots + slot_count) return false;
-  log_event(LOG_INFO, "reload: trying the %s as worker %d", tries_old ? "code before" : "new code",
-            number_of(*slot));
+  if (slot == slots + slot_count && tries_old) return;  // until one is free
+  if (slot == slots + slot_count)
+    return trial_failed("all extra numbers have workers of earlier reloads");
+  log_event(LOG_INFO, "reload: trying the %s as worker %d",
+            tries_old ? "previous code" : "new code", number_of(*slot));
   reload.trial = slot;
-  reload.tries_old = tries_old;
   reload.trial_since = now;
   reload.passes_at = never;
   slot->past = Past::Nothing;
   schedule_start(*slot, now);
-  return true;
 }
 
 // HUP: begins a trial of the code now at the path. One that is under way is dropped.
@@ -1431,16 +1432,16 @@ void on_reload_signal(Ms now) {
   if (reload.trial)
     log_event(LOG_INFO, "reload: the trial of worker %d is dropped", number_of(*reload.trial));
   else
-    pool_code.nonblocking = nonblocking_sockets();
+    pool_code.nonblocking = nonblocking_sockets();  // a trial may have changed them
   drop_trial();
   reload.count++;
-  reload.tries_old = false;
+  reload.tries_old = false;  // for trial_failed()
   note_stage(Stage::Trial, "");
   const char* reason = pin(trial_code);
   if (reason) return trial_failed("cannot load %s: %s", pool.job.spec, reason);
   if (pool.job.path && same_file(trial_code.file, pool_code.file))
     log_event(LOG_INFO, "reload: %s is the very file that the pool runs already", pool.job.path);
-  if (!start_trial(false, now)) trial_failed("all extra numbers have workers of earlier reloads");
+  start_trial(false, now);
 }
 
 // ---- The master: the roll -----------------------------------------------------------------------
@@ -1449,7 +1450,7 @@ void on_reload_signal(Ms now) {
 void begin_roll(Ms now) {
   Reload& reload = pool.reload;
   log_event(LOG_INFO, "reload: the %s has passed its trial; old workers are replaced as they yield",
-            reload.tries_old ? "code before" : "new code");
+            reload.tries_old ? "previous code" : "new code");
   if (reload.helper) retire(*reload.helper);  // the new one takes its place
   reload.helper = reload.trial;
   reload.trial = nullptr;
@@ -1459,14 +1460,14 @@ void begin_roll(Ms now) {
   if (reload.tries_old) {
     reload.roll = Roll::Back;
   } else {
-    // The code to go back to is the last one that ran under all numbers.
-    const bool keeps_old = reload.roll == Roll::Forward && other_code.fd >= 0;
+    // The code to go back to: what ran before the roll, also before one that this one overtakes.
+    const bool keeps_old = reload.roll == Roll::Forward;
     close_own(keeps_old ? pool_code.fd : other_code.fd);
     if (!keeps_old) other_code = pool_code;
     pool_code = trial_code;
     trial_code.fd = -1;
     reload.roll = Roll::Forward;
-    reload.stage = Stage::Roll;
+    reload.stage = Stage::Rolling;
     mark_old_workers(now);
   }
 }
@@ -1476,8 +1477,9 @@ void end_roll(Ms now) {
   const double took = seconds(now - reload.roll_since);
   if (reload.roll == Roll::Forward)
     log_event(LOG_INFO, "reload complete after %.3f s: every worker runs the new code", took);
-  if (reload.roll == Roll::Back) log_event(LOG_INFO, "back on the code before after %.3f s", took);
-  if (reload.stage == Stage::Roll) reload.stage = Stage::Complete;
+  if (reload.roll == Roll::Back)
+    log_event(LOG_INFO, "back on the previous code after %.3f s", took);
+  if (reload.stage == Stage::Rolling) reload.stage = Stage::Complete;
   retire(*reload.helper);
   reload.helper = nullptr;
   reload.roll = Roll::None;
@@ -1493,21 +1495,21 @@ bool is_loadable(const Code& code) {
 }
 
 // The code that is rolled out has failed too often under a number.
-void turn_back(const char* how, Ms now) {
+void go_back(const char* how, Ms now) {
   Reload& reload = pool.reload;
   if (reload.roll != Roll::Forward && reload.roll != Roll::Back) return;
   const bool can = reload.roll == Roll::Forward && is_loadable(other_code);
   log_event(LOG_ERR, "reload %s: %s; %s", can ? "failed" : "stands still", how,
-            can ? "going back to the code before" : "the workers that are left stay");
-  if (reload.stage == Stage::Roll) note_stage(Stage::Failed, how);
-  reload.roll = can ? Roll::Turning : Roll::Stuck;
+            can ? "going back to the previous code" : "the workers that are left stay");
+  if (reload.stage == Stage::Rolling) note_stage(Stage::Failed, how);
+  reload.roll = can ? Roll::TryingOld : Roll::Stuck;
   if (!can) return;
   exchange_codes(now);
 }
 
 void tend_trial(Ms now) {
   Reload& reload = pool.reload;
-  if (reload.roll == Roll::Turning && !reload.trial) start_trial(true, now);
+  if (reload.roll == Roll::TryingOld && !reload.trial) start_trial(true, now);
   if (!reload.trial) return;
   // The time of -c is for new code.
   if (is_at_work(*reload.trial) && reload.passes_at == never)
@@ -1522,7 +1524,7 @@ struct Census {
   int vacant = 0;   // numbers, and the helper, under which nobody works
 };
 
-// Asked to end not longer ago than the grace period. After that it counts as at work again.
+// Asked to end, and still within the grace period. After that it counts as at work again.
 bool is_leaving(const Slot& slot, Ms now) {
   return slot.pid > 0 && request_to(slot) == Request::End &&
          (!slot.asked_at || now < slot.asked_at + finite_grace());
@@ -1553,7 +1555,7 @@ Slot* oldest_to_ask() {
   return oldest;
 }
 
-// Says once for which numbers a roll waits that has made no step for the grace period.
+// Names, once, the numbers that a roll waits for, when it has made no step for the grace period.
 void tell_waiting(const Census& census, Ms now) {
   Reload& reload = pool.reload;
   if (census.renewed != reload.renewed) reload.tell_at = now + finite_grace();
@@ -1572,12 +1574,12 @@ void tell_waiting(const Census& census, Ms now) {
 // Lets old workers go while fewer than a quarter of the numbers (at least one) are vacant.
 void advance_roll(const Census& census, Ms now) {
   const Reload& reload = pool.reload;
-  if (reload.roll == Roll::None || reload.roll == Roll::Turning) return;
+  if (reload.roll == Roll::None || reload.roll == Roll::TryingOld) return;
   if (census.renewed == pool.target) return end_roll(now);
   if (reload.roll == Roll::Stuck) return;
-  Ms room = max(1, pool.target / 4) - census.vacant;
+  int room = max(1, pool.target / 4) - census.vacant;
   for (Slot* slot; room > 0 && (slot = oldest_to_ask()); room--) request_end(*slot);
-  if (room > 0) atomic_store(shared->room, static_cast<int>(room));
+  if (room > 0) atomic_store(shared->room, room);
   tell_waiting(census, now);
   look_again(now + second);
 }
@@ -1626,7 +1628,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
   pool.ever_healthy = pool.ever_healthy || slot.healthy || did_task || at_once;
   if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
-  // Before trial_failed() and turn_back(), which change the code to run next.
+  // Before trial_failed() and go_back(), which change the code to run next.
   const bool says_nothing = !did_task || asked || slot.code != code_for(slot).number;
   slot.past = says_nothing ? Past::Nothing : proven ? Past::Worked : Past::WorkedBriefly;
   slot.failures = failed ? slot.failures + 1 : 0;
@@ -1643,7 +1645,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
     log_event(pool.shutdown.begun ? LOG_DEBUG : is_last_start ? LOG_CRIT : LOG_ERR, "%s", text);
   else
     log_event(is_zero || (asked && !crashed) ? LOG_INFO : LOG_WARNING, "%s", text);
-  if (slot.failures >= turn_after && is_wanted(slot)) turn_back(text, now);
+  if (slot.failures >= go_back_after && is_wanted(slot)) go_back(text, now);
   if (pool.job.is_command() && !was_killed && is_group_left(slot)) {
     const bool for_ever = pool.shutdown.begun && !pool.options.grace;
     slot.state = State::Leftover;
@@ -1673,7 +1675,7 @@ void reap(Ms now) {
       if (each.pid == pid) slot = &each;
     // A child without a slot is an orphan that this process inherited, or the application's own.
     if (!slot && !pool.reaps_all) break;
-    // What is left of a command's group: no other can have the number until the leader is reaped.
+    // Ends the rest of a command's group. The number is the group's until its leader is reaped.
     if (slot && pool.job.is_command()) terminate(-pid);
     if (slot) reap_worker(*slot, now);
     if (!slot) waitpid(pid, nullptr, WNOHANG);
@@ -1705,7 +1707,7 @@ Ms tend_start(Slot& slot, Ms now) {
   return pool.fork_at = slot.started + delay;
 }
 
-// What a command has left in its group has been sent SIGTERM; it is killed after the grace period.
+// Waits for what a command has left in its group, which was sent SIGTERM; kills it at last.
 Ms tend_leftover(Slot& slot, Ms now) {
   const bool left = is_group_left(slot);
   if (left && now < slot.kill_at) return min(slot.kill_at, now + leftover_interval);
@@ -1720,7 +1722,8 @@ Ms tend_leftover(Slot& slot, Ms now) {
 }
 
 Ms load_limit() { return max(finite_grace(), warm_up()); }
-// A while after its first yield or, without a timeout, after the warm-up time. never: not known.
+// When the process will be healthy: a while after its first yield or, without a timeout, after the
+// warm-up time. never: not known yet.
 Ms healthy_at(const Slot& slot) {
   const Ms by_yield = slot.yielded_at + min(second, pool.options.warm_up);
   const Ms by_time = slot.loaded_at + warm_up();
@@ -1745,13 +1748,13 @@ Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
       trial_failed("worker %d (pid %d) %s", number_of(slot), slot.pid, why);
     kill_worker(slot, why);
   }
-  const Ms pause = max(shortest_watch, min((now - slot.started) / 16, longest_watch));
-  return min(healthy_at(slot), slot.yielded_at ? never : now + pause);
+  const Ms delay = max(shortest_watch, min((now - slot.started) / 16, longest_watch));
+  return min(healthy_at(slot), slot.yielded_at ? never : now + delay);
 }
 
 // With a timeout: aborts a worker that has not yielded for so long. A yield is noticed at most a
-// fifth of the timeout late. One more fifth is for a pause that the clock did not notice because it
-// ended before the wait did. So a worker is found when it is late by one to two fifths.
+// fifth of the timeout late. One more fifth allows for a freeze that ended within a
+// wait, which the clock counts. So a worker is found when it is late by one to two fifths.
 Ms tend_progress(Slot& slot, unsigned long yields, Ms now) {
   const Ms timeout = pool.options.timeout, fifth = max(1, timeout / 5);
   if (yields != slot.yields || !slot.progress_at) slot.progress_at = now;
@@ -1789,7 +1792,6 @@ Ms tend(Slot& slot, Ms now) {
   const unsigned long yields = relaxed_load(line_of(slot).yields);
   Ms next = never;
   if (request_to(slot) == Request::End && !slot.asked_at) slot.asked_at = now;
-  if (is_leaving(slot, now)) next = slot.asked_at + finite_grace();
   if (!slot.healthy && slot.state != State::Killed)
     next = min(next, tend_health(slot, yields, now));
   if (slot.state == State::Running && pool.options.timeout)
@@ -1881,8 +1883,8 @@ bool send_to_manager(const char* text) {
 Ms tend_watchdog(Ms now) {
   if (now < manager.watchdog_at) return manager.watchdog_at;
   const Ms interval = manager.watchdog_interval;
-  const Ms pause = send_to_manager("WATCHDOG=1") ? interval : min(interval, retry_interval);
-  return manager.watchdog_at = now + pause;
+  const Ms delay = send_to_manager("WATCHDOG=1") ? interval : min(interval, retry_interval);
+  return manager.watchdog_at = now + delay;
 }
 
 int news_for_manager(const Census& census) {
@@ -1901,7 +1903,7 @@ Ms notify(const Census& census, Ms now) {
   char renewed[48] = "", status[sizeof manager.status], head[64], text[sizeof status + 80];
   if (reload.roll != Roll::None)
     snprintf(renewed, sizeof renewed, ", %d on the %s", census.renewed,
-             goes_back() ? "code before" : "new code");
+             goes_back() ? "previous code" : "new code");
   snprintf(status, sizeof status, "%d of %d workers healthy%s; last reload: %s%s%s", census.healthy,
            pool.target, renewed, stage_name(), reload.reason[0] ? ": " : "", reload.reason);
   const bool is_new = news != manager.told;
@@ -1989,7 +1991,7 @@ bool read_state(const char* path) {
   }
 }
 
-// What the state says behind a name, and all that follows.
+// The text of the state behind a name, to its end.
 const char* state_of(const char* name) {
   const char* found = strstr(state_text, name);
   return found ? found + strlen(name) : "";
@@ -2114,6 +2116,7 @@ int run_pool(const Job& job, const Options& options) {
 // As PID 1: ends what the workers have left in the namespace, before the kernel kills it. Takes at
 // most the rest of the grace period; a signal after the one that ended the pool cuts it short.
 void end_leftovers(Ms grace) {
+  // 1: a signal has ended the pool, which did not give up.
   const int used = pool.shutdown.begun && pool.shutdown.status != exit_failed ? 1 : 0;
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
   const Ms deadline = grace ? since + grace : never;

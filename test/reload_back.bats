@@ -6,7 +6,7 @@ load virtual
 load reload
 
 # turn OPTION ...: a pool of three that goes back. Worker 2 fails when the two others run the new code, and the
-# code before is on trial as worker 1025, as long as the file load.1.1025 is there.
+# previous code is on trial as worker 1025, as long as the file load.1.1025 is there.
 turn() {
   start -n 3 -g 1000 "$@"
   for number in 0 1 2; do eventually is_ready 1 $number; done
@@ -20,9 +20,9 @@ turn() {
   eventually is_ready 2 1
   first=$(ready_pid 2 0) second=$(ready_pid 2 1)
   rm task.1.2
-  eventually logged "error: reload failed: worker 2 (pid [0-9]*) exited with status 5 after [0-9.]* s; going back to the code before"
+  eventually logged "error: reload failed: worker 2 (pid [0-9]*) exited with status 5 after [0-9.]* s; going back to the previous code"
   eventually waits load.1.1025
-  logged "info: reload: trying the code before as worker 1025"
+  logged "info: reload: trying the previous code as worker 1025"
 }
 # nobody_was_let_go: those that run the new code are still at work.
 nobody_was_let_go() {
@@ -40,8 +40,8 @@ nobody_was_let_go() {
     open=$(open_files)
     order load.2.$((target / 2)) fail
     reload two
-    eventually logged "info: back on the code before after [0-9]*\.[0-9]* s\$"
-    failed=$(sed -n 's/.*error: reload failed: worker \([0-9]*\) (pid .*; going back to the code before$/\1/p' log)
+    eventually logged "info: back on the previous code after [0-9]*\.[0-9]* s\$"
+    failed=$(sed -n 's/.*error: reload failed: worker \([0-9]*\) (pid .*; going back to the previous code$/\1/p' log)
     [ "$failed" -eq $((target / 2)) ]
     [ "$(sed '/going back/q' log | grep -c "warning: worker $failed (pid [0-9]*) exited with status 5")" -eq 2 ]
     eventually has_workers "$target"
@@ -60,9 +60,9 @@ nobody_was_let_go() {
     diff story - <<END
 trying the new code as worker 1024
 the new code has passed its trial; old workers are replaced as they yield
-failed: worker $failed; going back to the code before
-trying the code before as worker 1025
-the code before has passed its trial; old workers are replaced as they yield
+failed: worker $failed; going back to the previous code
+trying the previous code as worker 1025
+the previous code has passed its trial; old workers are replaced as they yield
 END
   done
   # The next reload is like any other.
@@ -120,13 +120,13 @@ END
       # After the backoff.
       [ $round = 2 ] || time_to $((failure + 100))
     done
-    eventually logged "error: reload failed: worker 1 (pid [0-9]*) exited with status 5 after 0\.900 s; going back to the code before"
-    # The code before is known: it has passed without the time of -c.
+    eventually logged "error: reload failed: worker 1 (pid [0-9]*) exited with status 5 after 0\.900 s; going back to the previous code"
+    # The previous code is known: it has passed without the time of -c.
     rm task.1.0
     time_to $((failure + 2900))
-    eventually logged "the code before has passed its trial"
+    eventually logged "the previous code has passed its trial"
     rm time
-    eventually logged "back on the code before"
+    eventually logged "back on the previous code"
     [ "$(pid_of 0)" = "$(first_pid_of 0)" ]
   done
 }
@@ -145,12 +145,12 @@ END
     reload two
     eventually is_ready 2 1024
     rm time
-    eventually logged "back on the code before"
+    eventually logged "back on the previous code"
     case $way in
       load) logged_at_least 2 "worker 1 (pid [0-9]*) was not loaded within 100\.000 s and is killed" ;;
       first) logged_at_least 2 "worker 1 (pid [0-9]*) has not yielded for 100\.000 s and is aborted" ;;
     esac
-    logged "reload failed: worker 1 (pid [0-9]*) was ended by signal .* s; going back to the code before"
+    logged "reload failed: worker 1 (pid [0-9]*) was ended by signal .* s; going back to the previous code"
     eventually has_workers 2
   done
 }
@@ -166,14 +166,14 @@ END
   eventually is_ready 2 1
   order load.2.1024 fail
   kill -KILL "$(pid_of 1024)"
-  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 5 after .*; going back to the code before"
+  eventually logged "reload failed: worker 1024 (pid [0-9]*) exited with status 5 after .*; going back to the previous code"
   rm task.1.0
-  eventually logged "back on the code before"
+  eventually logged "back on the previous code"
   eventually has_workers 2
   [ "$(pid_of 0)" = "$(first_pid_of 0)" ]
 }
 
-@test "a number that waits out a backoff of the failed code starts at once on the code before" {
+@test "a number that waits out a backoff of the failed code starts at once on the previous code" {
   needs_linux "the code is pinned"
   needs_virtual_time
   start_virtual -w 0
@@ -191,13 +191,13 @@ END
   time_to 300
   eventually is_ready 1 0 2
   rm time
-  eventually logged "back on the code before after 0\.1[0-9]* s"
+  eventually logged "back on the previous code after 0\.1[0-9]* s"
 }
 
-@test "on the way back nobody is let go until the code before has passed its trial; USR1, USR2 and deaths keep their effect" {
+@test "on the way back nobody is let go until the previous code has passed its trial; USR1, USR2 and deaths keep their effect" {
   needs_linux "the code is pinned"
   turn -w 0
-  # Worker 2 was started on the code before at once.
+  # Worker 2 was started on the previous code at once.
   eventually is_ready 1 2 2
   old=$(pid_of 1024)
   kill -KILL "$old"
@@ -214,7 +214,7 @@ END
   nobody_was_let_go
   logged_times 0 "back on"
   rm load.1.1025
-  eventually logged "back on the code before"
+  eventually logged "back on the previous code"
   eventually has_workers 3
   eventually has_open "$open"
   is_ready 1 0
@@ -231,21 +231,21 @@ END
   eventually logged "reload: the trial of worker 1025 is dropped"
   eventually logged_times 2 "reload: trying the new code as worker"
   # It is the same file, and passes its trial. Its failures turn the pool back once more.
-  eventually logged_times 2 "going back to the code before"
-  eventually logged_times 2 "reload: trying the code before as worker"
+  eventually logged_times 2 "going back to the previous code"
+  eventually logged_times 2 "reload: trying the previous code as worker"
   # One that fails leaves the pool on its way.
   deploy ctor_crash
   signal HUP
   eventually logged "reload failed: worker [0-9]* (pid [0-9]*) was ended by signal 11"
   rm load.1.1025
-  eventually logged "back on the code before"
+  eventually logged "back on the previous code"
   eventually has_workers 3
   eventually has_open "$open"
   # A good one ends it.
   order load.1.1024 wait
   order load.1.1025 wait
   reload two
-  eventually logged_times 3 "going back to the code before"
+  eventually logged_times 3 "going back to the previous code"
   rm load.2.2
   signal HUP
   eventually logged "reload complete"
@@ -265,13 +265,13 @@ END
   logged_times 0 "back on\|stands still"
 }
 
-@test "when the code before does not run any more the pool stands still, until the next reload" {
+@test "when the previous code does not run any more the pool stands still, until the next reload" {
   needs_linux "the code is pinned"
   turn -w 0
   eventually is_ready 1 2 2
   third=$(ready_pid 1 2)
   order load.1.1025 fail
-  eventually logged "error: reload stands still: the code before fails, too: worker 1025 (pid [0-9]*) exited with status 5 after .* s before it was healthy; workers stay"
+  eventually logged "error: reload stands still: cannot go back: worker 1025 (pid [0-9]*) exited with status 5 after .* s before it was healthy; workers stay"
   # The new code is the pool's again; and nothing is tried or let go.
   old=$(pid_of 1024)
   kill -KILL "$old"
@@ -279,13 +279,13 @@ END
   signal USR1
   eventually is_ready 2 3
   nobody_was_let_go
-  # Nor is the one on the code before, although it yields.
+  # Nor is the one on the previous code, although it yields.
   yields=$(grep -c "^waits task.1.2" out)
   order task.1.2 wait
   eventually waits task.1.2 $((yields + 1))
   kill -0 "$third"
   rm task.1.2
-  logged_times 1 "trying the code before"
+  logged_times 1 "trying the previous code"
   logged_times 1 "stands still"
   logged_times 1 "going back"
   eventually has_open "$open"
@@ -296,7 +296,7 @@ END
   eventually has_open "$open"
 }
 
-@test "the code before that fails twice in a row under a number on the way back stands still" {
+@test "the previous code that fails twice in a row under a number on the way back stands still" {
   needs_linux "the code is pinned"
   turn -w 0
   order load.1.0 fail
@@ -330,11 +330,11 @@ END
   eventually starts_of 0 3
   touch no_fork
   order load.2.0 fail
-  eventually logged "going back to the code before"
+  eventually logged "going back to the previous code"
   rm time
   eventually logged_at_least 4 "error: cannot fork"
   rm no_fork
-  eventually logged "back on the code before"
+  eventually logged "back on the previous code"
   logged_times 1 "reload failed"
 }
 
@@ -360,7 +360,7 @@ END
     [ "$(sed '/stands still/q' log | grep -c "warning: worker [01] (pid [0-9]*) exited with status 1")" -eq 2 ]
     eventually logged_at_least 3 "warning: worker [01] (pid [0-9]*) exited with status 1"
     logged_times 1 "stands still"
-    logged_times 0 "going back\|reload failed\|the code before"
+    logged_times 0 "going back\|reload failed\|the previous code"
     eventually has_workers 2
     echo good >config
     signal HUP

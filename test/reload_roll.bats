@@ -478,7 +478,7 @@ END
   never runs 1 3
 }
 
-@test "the code before a roll is what a second reload during the roll goes back to" {
+@test "the code that ran before a roll is what a second reload during the roll goes back to" {
   needs_linux "the code is pinned"
   # Nobody knows yet whether the code of the first roll is any good.
   beside_a_busy_worker -n 2
@@ -486,10 +486,10 @@ END
   order load.2.1 fail
   touch code.so
   reload two
-  eventually logged "going back to the code before"
+  eventually logged "going back to the previous code"
   eventually is_ready 1 1 2
   rm task.1.0
-  eventually logged "back on the code before"
+  eventually logged "back on the previous code"
   eventually has_workers 2
   is_ready 1 1 2
 }

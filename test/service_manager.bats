@@ -172,13 +172,13 @@ hear() { kill -CONT "$manager"; }
   eventually logged "worker 1 .* exited with status 5"
   eventually heard "STATUS=1 of 2"
   signal HUP
-  eventually heard "STATUS=. of 2 workers healthy, . on the code before; last reload: back: worker 1 .* exited with status 5"
+  eventually heard "STATUS=. of 2 workers healthy, . on the previous code; last reload: back: worker 1 .* exited with status 5"
   heard_times 0 READY=1
   rm load.1.1
   eventually heard "READY=1"
   heard_times 0 RELOADING=1
   rm load.1.1025
-  eventually logged "back on the code before"
+  eventually logged "back on the previous code"
   order load.1.1 fail
   : >heard
   kill -KILL "$(pid_of 1)"

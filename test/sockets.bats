@@ -462,7 +462,7 @@ is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
     signal HUP
     eventually logged "reload failed: worker $number .* exited with status 3"
     rm @told
-    [ $number = 1024 ] || eventually logged "back on the code before"
+    [ $number = 1024 ] || eventually logged "back on the previous code"
     never is_nonblocking 3
     is_nonblocking 4
   done

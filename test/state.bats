@@ -96,7 +96,7 @@ complete="reload complete: every worker runs the new code"
   [ ! -e status.first ]
   rm load.1.1025
   was_told first 1 "reload failed: worker 0 (pid *) exited with status 5 after *"
-  logged "back on the code before"
+  logged "back on the previous code"
   states healthy=1 reload=failed
 }
 

@@ -788,14 +788,14 @@ ssize_t take_line(const char* text, size_t size) {
     if (pool.reload.roll != Roll::Forward) seen.version_before = seen.version;
     seen.version = version_of(trial_code);
   }
-  if (strstr(line, "going back") || strstr(line, "fails, too")) {
+  if (strstr(line, "going back") || strstr(line, "cannot go back")) {
     const int version = seen.version;
     seen.version = seen.version_before;
     seen.version_before = version;
   }
   for (Worker& w : workers)
     if ((passed && !pool.reload.tries_old) || strstr(line, "going back") ||
-        strstr(line, "fails, too"))
+        strstr(line, "cannot go back"))
       if (&slots[w.number] != pool.reload.trial) expect_start(w, 0, 0);
   between();
   return static_cast<ssize_t>(size);
