@@ -7,14 +7,12 @@
 // The signal handler only counts a signal and writes a byte into a pipe that ends the wait: no
 // signal is lost, and none interrupts other work. Nothing else waits. Whatever must happen later is
 // a deadline in a slot or in the pool; each function that does what is due returns the next one.
-// Only signals come without a deadline.
 //
 // The master signals only pids that a slot holds, which it does until it has reaped the process (a
 // command's group: until that is empty). So it never signals a reused pid. A worker is forked with
 // all signals blocked, so none reaches it before it has handlers of its own. It loads the user's
-// code itself; the master never runs any. Both share one cache line for each worker: the master
-// writes the request to end, the worker counts its yields, and neither needs a system call or a
-// lock.
+// code itself; the master never runs any. Both share a cache line for each worker, and no lock: the
+// master writes the request to end there, the worker counts its yields.
 //
 // The pool runs one file, which the master keeps open: its code. A reload tries the file now at the
 // path with one extra worker, in a slot behind all numbers. If that fails, nothing changes. If it
@@ -141,7 +139,6 @@ constexpr int exit_killed = 3;  // shut down, but a worker had to be killed
 
 // For memory that another process, thread or signal handler may use at the same time. Sequentially
 // consistent: each side writes its flag, then reads the other's, and one of them must see both set.
-// Only forkd_yield() is hot; it uses relaxed loads.
 template <typename T>
 T atomic_load(const T& from) {
   T value;
@@ -637,8 +634,7 @@ ssize_t write_line(const char* text, size_t length) {
 
 // Counts the sockets, before the master opens any descriptor of its own: those lie above them.
 void count_sockets() {
-  const char* pid = getenv("LISTEN_PID");
-  const char* count = getenv("LISTEN_FDS");
+  const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
   if (pid && count && strtol(pid, nullptr, 10) == getpid())
     given_sockets = static_cast<int>(max(0, min(strtol(count, nullptr, 10), INT_MAX / 2)));
   socket_count = given_sockets + address_count;
@@ -788,9 +784,9 @@ int stop_requests;         // 1 from then on; 2 when another came too late to be
 // Called by the handler: the time of arrival counts, and the loop may be late.
 void note_stop_signal() {
   const unsigned at = static_cast<unsigned>(monotonic_ms());
-  const bool is_first = stop_requests == 0;
-  if (is_first) first_stop_at = at;
-  if (is_first || at - first_stop_at >= echo_time) atomic_store(stop_requests, is_first ? 1 : 2);
+  if (stop_requests > 0 && at - first_stop_at < echo_time) return;
+  if (stop_requests == 0) first_stop_at = at;
+  atomic_store(stop_requests, stop_requests == 0 ? 1 : 2);
 }
 
 // The counters record the signals and the byte only ends the wait, so a full pipe loses nothing.
@@ -889,15 +885,11 @@ enum class State : unsigned char {
   Leftover,  // no process, but some of the group that a command has led
 };
 
-// What the process before has shown of the code that the next one will run.
-enum class Past : unsigned char {
-  Nothing,
-  Worked,         // did its task and returned 0, without a request
-  WorkedBriefly,  // the same, within its first second or before it was found healthy
-};
+// What the process before has shown of the code that the next one runs: Worked, when it returned 0
+// without a request; Briefly, when it did so in its first second, or before it was found healthy.
+enum class Past : unsigned char { Nothing, Worked, Briefly };
 
-// A worker number. Times are 0 until they are known. A start keeps `failures`, `past` and
-// `start_at`, and clears all else.
+// A worker number. Times are 0 until they are known. A start keeps failures, past and start_at.
 struct Slot {
   State state = State::Empty;
   bool healthy = false;  // the process has been found healthy, by tend()
@@ -990,10 +982,9 @@ bool runs_pools_code(const Slot& slot) { return slot.code == pool_code.number; }
 // Whether somebody healthy works under a number. Code that does one task and returns 0 shows its
 // health only when it ends: believe it from then on, as long as processes can be started.
 bool is_at_work(const Slot& slot) {
-  return slot.healthy || (slot.past == Past::WorkedBriefly && pool.fork_failures == 0);
+  return slot.healthy || (slot.past == Past::Briefly && pool.fork_failures == 0);
 }
-// Whether the pool's code has proved itself under a number. Workers that take turns to return 0 are
-// hardly ever all healthy at the same time.
+// Whether the pool's code has proved itself there. Those that return 0 are never healthy together.
 bool is_renewed(const Slot& slot) {
   return runs_pools_code(slot) && (slot.healthy || slot.past != Past::Nothing);
 }
@@ -1384,9 +1375,8 @@ void note_stage(Stage stage, const char* reason) {
 }
 
 void drop_trial() {
-  Slot* slot = pool.reload.trial;
+  if (pool.reload.trial) retire(*pool.reload.trial);
   pool.reload.trial = nullptr;
-  if (slot) retire(*slot);
   close_own(trial_code.fd);
 }
 
@@ -1414,9 +1404,8 @@ void start_trial(bool tries_old, Ms now) {
   reload.tries_old = tries_old;
   Slot* slot = slots + max_workers;
   while (slot < slots + slot_count && slot->state != State::Empty) slot++;
-  if (slot == slots + slot_count && tries_old) return;  // until one is free
-  if (slot == slots + slot_count)
-    return trial_failed("all extra numbers have workers of earlier reloads");
+  if (slot == slots + slot_count)  // the way back waits until one is free
+    return tries_old ? void() : trial_failed("all extra numbers have workers of earlier reloads");
   log_event(LOG_INFO, "reload: trying the %s as worker %d",
             tries_old ? "previous code" : "new code", number_of(*slot));
   reload.trial = slot;
@@ -1431,8 +1420,7 @@ void on_reload_signal(Ms now) {
   Reload& reload = pool.reload;
   if (reload.trial)
     log_event(LOG_INFO, "reload: the trial of worker %d is dropped", number_of(*reload.trial));
-  else
-    pool_code.nonblocking = nonblocking_sockets();  // a trial may have changed them
+  if (!reload.trial) pool_code.nonblocking = nonblocking_sockets();  // or it may have changed them
   drop_trial();
   reload.count++;
   reload.tries_old = false;  // for trial_failed()
@@ -1503,8 +1491,7 @@ void go_back(const char* how, Ms now) {
             can ? "going back to the previous code" : "the workers that are left stay");
   if (reload.stage == Stage::Rolling) note_stage(Stage::Failed, how);
   reload.roll = can ? Roll::TryingOld : Roll::Stuck;
-  if (!can) return;
-  exchange_codes(now);
+  if (can) exchange_codes(now);
 }
 
 void tend_trial(Ms now) {
@@ -1563,12 +1550,16 @@ void tell_waiting(const Census& census, Ms now) {
   if (now < reload.tell_at) return;
   reload.tell_at = never;
   char list[200] = "";
+  const char* more = "";
   for (const Slot& slot : slots) {
     const size_t length = strlen(list);
-    if (is_below_target(slot) && !is_renewed(slot) && length < sizeof list - 5)
+    if (!is_below_target(slot) || is_renewed(slot)) continue;
+    if (length >= sizeof list - 5)
+      more = " ...";
+    else
       snprintf(list + length, sizeof list - length, " %d", number_of(slot));
   }
-  log_event(LOG_INFO, "reload: waits for the workers with these numbers:%s", list);
+  log_event(LOG_INFO, "reload: waits for the workers with these numbers:%s%s", list, more);
 }
 
 // Lets old workers go while fewer than a quarter of the numbers (at least one) are vacant.
@@ -1630,7 +1621,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
     pool.shutdown.status = exit_killed;
   // Before trial_failed() and go_back(), which change the code to run next.
   const bool says_nothing = !did_task || asked || slot.code != code_for(slot).number;
-  slot.past = says_nothing ? Past::Nothing : proven ? Past::Worked : Past::WorkedBriefly;
+  slot.past = says_nothing ? Past::Nothing : proven ? Past::Worked : Past::Briefly;
   slot.failures = failed ? slot.failures + 1 : 0;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
@@ -1647,9 +1638,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
     log_event(is_zero || (asked && !crashed) ? LOG_INFO : LOG_WARNING, "%s", text);
   if (slot.failures >= go_back_after && is_wanted(slot)) go_back(text, now);
   if (pool.job.is_command() && !was_killed && is_group_left(slot)) {
-    const bool for_ever = pool.shutdown.begun && !pool.options.grace;
     slot.state = State::Leftover;
-    slot.kill_at = for_ever ? never : now + finite_grace();
+    slot.kill_at = pool.shutdown.begun && !pool.options.grace ? never : now + finite_grace();
   } else {
     free_number(slot);
   }
@@ -1722,8 +1712,7 @@ Ms tend_leftover(Slot& slot, Ms now) {
 }
 
 Ms load_limit() { return max(finite_grace(), warm_up()); }
-// When the process will be healthy: a while after its first yield or, without a timeout, after the
-// warm-up time. never: not known yet.
+// When it will be healthy: a while after its first yield, or the warm-up after it was loaded.
 Ms healthy_at(const Slot& slot) {
   const Ms by_yield = slot.yielded_at + min(second, pool.options.warm_up);
   const Ms by_time = slot.loaded_at + warm_up();
@@ -2093,9 +2082,8 @@ bool begin_pool(const Job& job, const Options& options) {
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
     const bool is_bare = errno == ENOENT && !strchr(job.spec, '/');
-    const char* hint = is_bare ? " (a colon makes it PATH:SYMBOL; for a command: env " : "";
-    log_event(LOG_CRIT, "cannot load %s: %s%s%s%s", job.spec, reason, hint, is_bare ? job.spec : "",
-              is_bare ? ")" : "");
+    const char* hint = is_bare ? " (a colon makes it PATH:SYMBOL; put 'env' before a command)" : "";
+    log_event(LOG_CRIT, "cannot load %s: %s%s", job.spec, reason, hint);
     return false;
   }
   for (int i = 0; i < pool.target; i++) schedule_start(slots[i], 0);
@@ -2116,8 +2104,7 @@ int run_pool(const Job& job, const Options& options) {
 // As PID 1: ends what the workers have left in the namespace, before the kernel kills it. Takes at
 // most the rest of the grace period; a signal after the one that ended the pool cuts it short.
 void end_leftovers(Ms grace) {
-  // 1: a signal has ended the pool, which did not give up.
-  const int used = pool.shutdown.begun && pool.shutdown.status != exit_failed ? 1 : 0;
+  const int used = pool.shutdown.begun && pool.shutdown.status != exit_failed;  // stop signals
   const Ms since = pool.shutdown.begun ? pool.shutdown.since : clock_ms();
   const Ms deadline = grace ? since + grace : never;
   terminate(-1);

@@ -137,7 +137,7 @@ leads_group() { [ $(($(ps -o pgid= -p "$1"))) -eq "$1" ]; }
   logged "cannot execute 'python3 job.py': No such file or directory in PATH$"
   run_forkd node:18
   ends_with 1
-  logged "cannot load node:18: No such file or directory (a colon makes it PATH:SYMBOL; for a command: env node:18)"
+  logged "cannot load node:18: No such file or directory (a colon makes it PATH:SYMBOL; put 'env' before a command)"
 }
 
 @test "the master gives up on commands that fail at once and always" {

@@ -244,6 +244,17 @@ END
   eventually logged "reload complete"
 }
 
+@test "a list of numbers that is too long for a line ends in dots" {
+  needs_virtual_time
+  echo 0 >time
+  run_virtual -n 80 -w 0 -g 5 "$W:never_yields"
+  eventually has_workers 80
+  signal HUP
+  rm time
+  eventually logged "info: reload: waits for the workers with these numbers: 0 1 2 3 .* 6[0-9] \.\.\.\$"
+  logged_times 0 "waits for.* 79"
+}
+
 @test "a worker that asks for the stop descriptor in the middle of a roll is asked to end, too" {
   deploy one
   touch stay
