@@ -401,13 +401,17 @@ WORKER shuts_down_sockets(int, char** argv) {
   return 0;
 }
 
-// Steady; but when the file that is its argument names its number, it sets O_NONBLOCK of its first socket,
-// clears that of the next one, and fails.
+// Steady; but when the file that is its argument holds its number and a count, it sets O_NONBLOCK of its
+// first socket, clears that of the next one, and fails: so often.
 WORKER turns_nonblocking(int, char** argv) {
   char text[16] = "";
-  const int file = open(argv[1], O_RDONLY);
-  const bool told = file >= 0 && read(file, text, sizeof text - 1) > 0;
-  if (!told || atoi(text) != forkd_worker_number()) return steadily();
+  int number = -1, count = 0;
+  const int file = open(argv[1], O_RDWR);
+  if (file >= 0 && read(file, text, sizeof text - 1) > 0) sscanf(text, "%d %d", &number, &count);
+  if (number != forkd_worker_number() || count == 0) return steadily();
+  ftruncate(file, 0);
+  lseek(file, 0, SEEK_SET);
+  dprintf(file, "%d %d\n", number, count - 1);
   fcntl(3, F_SETFL, O_NONBLOCK);
   fcntl(4, F_SETFL, 0);
   return 3;
