@@ -1018,7 +1018,7 @@ bool take_room(Request& request) {
 
 // ---- The worker ---------------------------------------------------------------------------------
 
-bool running;  // this process is a master, until release(), or a worker
+bool running;  // this process is a master, until release_pool(), or a worker
 // What this process is. All in one place, since a worker copies each page that it writes to.
 struct Self {
   Line* line = nullptr;  // null: not a worker
@@ -1604,7 +1604,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
   const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   const Ms lived = now - slot.started;
   const Phase phase = atomic_load(line_of(slot).phase);
-  const bool asked = request_to(slot) == Request::End;
+  const bool asked = request_to(slot) == Request::End;  // also by itself, or a signal
   const bool was_killed = slot.state == State::Aborted || slot.state == State::Killed;
   const bool crashed = signal && signal != SIGHUP && signal != SIGINT && signal != SIGQUIT &&
                        signal != SIGTERM && !was_killed;
@@ -1918,25 +1918,26 @@ bool state_failed;                 // that could not be written, and the log say
 
 // Puts a new file, locked, in the place of FILE: so a reader sees either whole. Null, or why not.
 const char* replace_state(const char* path) {
-  struct stat is {};
-  const int standing = state_fd < 0 ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
-  const bool is_held = standing >= 0 && flock(standing, LOCK_SH | LOCK_NB) != 0;
-  const bool is_other = standing >= 0 && fstat(standing, &is) == 0 && !S_ISREG(is.st_mode);
-  if (standing >= 0) close(standing);
-  if (is_held) return "another forkd keeps its state there";
-  if (is_other) return "not a regular file";
   char next[PATH_MAX];
   if (snprintf(next, sizeof next, "%s.new", path) >= PATH_MAX) return strerror(ENAMETOOLONG);
   const int fd = open(next, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
-  const auto size = static_cast<ssize_t>(strlen(state_text));
-  const bool is_ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && ftruncate(fd, 0) == 0;
-  if (is_ours) errno = ENOSPC;  // if write(2) takes only a part
-  if (is_ours && write(fd, state_text, strlen(state_text)) == size && rename(next, path) == 0)
+  // While this is locked, no other forkd looks whether FILE is free, or takes it.
+  const bool is_ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+  const int standing = is_ours && state_fd < 0 ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+  struct stat is {};
+  const bool is_other = standing >= 0 && fstat(standing, &is) == 0 && !S_ISREG(is.st_mode);
+  const bool is_free = is_ours && (standing < 0 || flock(standing, LOCK_SH | LOCK_NB) == 0);
+  const bool is_held = !is_free && errno == EWOULDBLOCK;
+  if (standing >= 0) close(standing);
+  if (is_free) errno = ENOSPC;  // if write(2) takes only a part
+  const size_t size = strlen(state_text);
+  if (is_free && !is_other && ftruncate(fd, 0) == 0 &&
+      write(fd, state_text, size) == static_cast<ssize_t>(size) && rename(next, path) == 0)
     return keep_own(state_fd, fd) ? nullptr : strerror(errno);
   const char* reason = strerror(errno);
   if (is_ours) unlink(next);
   if (fd >= 0) close(fd);
-  return reason;
+  return is_held ? "another forkd keeps its state there" : is_other ? "not a regular file" : reason;
 }
 
 // Writes the state if it has changed. False, already reported: that failed.
@@ -2042,8 +2043,7 @@ void take_turn(Ms now) {
   write_state(census, LOG_WARNING);
 }
 
-// Releases what begin_pool() has acquired.
-void release() {
+void release_pool() {
   close_all_own();
   if (shared) munmap(shared, sizeof(Shared));
   shared = nullptr;
@@ -2172,7 +2172,7 @@ int forkd_run(forkd_worker* function, int argc, char** argv, const struct forkd_
   job.function = function;
   const int status = run_pool(job, options);
   restore_handlers();
-  release();
+  release_pool();
   return status;
 }
 

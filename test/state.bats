@@ -276,6 +276,30 @@ END
   [ ! -e state ]
 }
 
+@test "of two that start at the same moment one keeps the file, and the other ends with 1" {
+  command -v strace >/dev/null || skip "no strace"
+  not_emulated "strace sees the emulator"
+  # The first one stops when it has looked at FILE, before it does anything else.
+  background strace -f -o trace -P "$PWD/state" -e trace=?open,openat -e inject=?open,openat:signal=STOP:when=1 \
+    "$FORKD" -s "$PWD/state" -w 0 "$W:steady" 2>first
+  tracer=$background
+  eventually has_stopped
+  first=$(living "$tracer")
+  run_forkd -s "$PWD/state" -w 0 "$W:steady"
+  eventually says_more
+  kill -CONT "$first"
+  eventually one_is_left
+  cat first log
+  [ "$(cat first log | grep -c "critical: cannot write $PWD/state: another forkd keeps its state there\$")" -eq 1 ]
+  eventually state healthy=1
+  case $(sed -n s/^pid=//p state) in "$first" | "$master") ;; *) false ;; esac
+  kill -KILL "$first" 2>/dev/null || :
+}
+has_stopped() { grep -q 'stopped by SIGSTOP' trace; }
+# The second one has its sockets, or has ended.
+says_more() { [ "$(wc -l <log)" -ge 1 ]; }
+one_is_left() { [ "$(await living "$tracer" | wc -w)" -eq 0 ] || gone_or_zombie "$master"; }
+
 @test "a folder that may not be written ends forkd with 1, and a user who may not signal is told so" {
   [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null || skip "needs root and setpriv"
   nobody="setpriv --reuid 65534 --regid 65534 --clear-groups"

@@ -843,7 +843,7 @@ void run_seed(unsigned long seed, bool verbose) {
   for (Worker& w : workers) w.next_at = never;
   master_pid = 100;
   run_pool(job, options);
-  release();
+  release_pool();
   check_end();
 }
 
