@@ -164,7 +164,7 @@ END
   needs_virtual_time
   command -v strace >/dev/null || skip "no strace"
   # Worker 0 hangs, survives its SIGABRT, and is let go before its SIGKILL.
-  start_virtual -n 3 -w 0 -g 250 -t 500
+  start_virtual -n 3 -w 0 -g 25 -t 50
   all_ready 3
   order task.1.0 stay
   order task.1.2 wait
@@ -177,15 +177,15 @@ END
     rm task.1.1
     order task.1.2 wait
     eventually waits task.1.2 $look
-    time_to $((100000 * look))
-    time_until $((100000 * look))
+    time_to $((10000 * look))
+    time_until $((10000 * look))
   done
-  eventually logged "worker 0 (pid [0-9]*) has not yielded for 500\.000 s and is aborted"
+  eventually logged "worker 0 (pid [0-9]*) has not yielded for 50\.000 s and is aborted"
   reload two
   eventually is_ready 2 1024
-  time_to 700100
+  time_to 70100
   eventually is_ready 2 1
-  time_to 700200
+  time_to 70200
   order last.1.0 wait
   rm task.1.0
   eventually waits last.1.0
@@ -194,7 +194,7 @@ END
   eventually found "attached\|attach" attached
   never found "not permitted" attached || skip "strace may not attach"
   kill -STOP "$background"
-  time_to 1200000
+  time_to 97000
   eventually logged "worker 0 (pid [0-9]*) has not ended and is killed"
   rm task.1.2
   eventually is_ready 2 2

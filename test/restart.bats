@@ -36,11 +36,11 @@ load virtual
   needs_virtual_time
   # The first process ends with 0: so the master does not give up.
   run_virtual sh -c '[ ! -e ran ] || exit 3; >ran'
-  eventually starts_of 0 300
+  eventually starts_of 0 260
   times fork | awk '
     NR > 1 { want = NR > 9 ? 10000 : NR > 2 ? 100 * 2 ^ (NR - 3) : 100; if ($1 - last != want) { print NR, $1 - last, want; bad = 1 } }
     { last = $1 }
-    END { exit bad || NR < 300 }'
+    END { exit bad || NR < 260 }'
   # And these are warnings, which have to do with no reload.
   logged "warning: worker 0 (pid [0-9]*) exited with status 3"
   logged_times 0 "reload\|error\|critical"

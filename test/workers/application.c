@@ -166,7 +166,7 @@ static int check_errors(void) {
 /* The outermost options there are. After an error, for that shall change nothing. */
 static int check_limits(void) {
   const struct forkd_options right[] = {
-      {.num_workers = 1024},  {.grace = 1e9},           {.grace = -1e30},         {.timeout = 1e9},
+      {.num_workers = 1024, .grace = -1}, {.grace = 1e9},           {.grace = -1e30},         {.timeout = 1e9},
       {.warm_up = 1e9},       {.log_level = LOG_CRIT},  {.log_level = LOG_DEBUG}, {.num_workers = 1},
   };
   for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
@@ -303,7 +303,7 @@ static void *ask_for_stop(void *fd) {
 
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "";
-  struct forkd_options options = {.num_workers = 2, .grace = 0.5};
+  struct forkd_options options = {.num_workers = 2, .grace = -1};
   printf("buffered\n"); /* and still in stdio's buffer when the workers are forked */
 
   if (strcmp(mode, "run") == 0) return forkd_run(steady, argc, argv, &options);
