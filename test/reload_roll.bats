@@ -194,7 +194,7 @@ END
   eventually found "attached\|attach" attached
   never found "not permitted" attached || skip "strace may not attach"
   kill -STOP "$background"
-  time_to 97000
+  time_to 100000
   eventually logged "worker 0 (pid [0-9]*) has not ended and is killed"
   rm task.1.2
   eventually is_ready 2 2
