@@ -127,6 +127,7 @@ PYTHON
   block forkd.1 'cat job.sh' | sed -n '/^trap/,/^done/p' >job.sh
   sh -c "exec $(commands forkd.1 'cat job.sh' | grep 'sh job.sh')" >>out 2>>log 3>&- &
   master=$!
+  eventually printed "task of worker 0"
   eventually printed "task of worker 1"
   stops_with 0
   logged_times 2 "exited with status 0"

@@ -288,6 +288,9 @@ down_to_one() {
   done
   wait $senders
   eventually down_to_one
+  # Any USR2 that is still under way would take the next USR1 back.
+  eventually has_taken_signals "$master"
+  eventually is_state "$master" S
   for n in 2 3 4; do
     signal USR1
     eventually has_workers $n
