@@ -244,6 +244,25 @@ END
   eventually logged "reload complete"
 }
 
+@test "an old worker that returns 0 by itself proves nothing of the new code" {
+  needs_virtual_time
+  start_virtual -n 2 -w 0 -g 1000
+  all_ready 2
+  order task.1.0 wait
+  eventually waits task.1.0
+  reload two
+  time_to 2000
+  eventually is_ready 2 1
+  order load.2.0 wait
+  order task.1.0 return
+  eventually waits load.2.0
+  time_until 9000
+  logged_times 0 "reload complete"
+  rm load.2.0
+  rm time
+  eventually logged "reload complete"
+}
+
 @test "a list of numbers that is too long for a line ends in dots" {
   needs_virtual_time
   echo 0 >time

@@ -2,6 +2,7 @@
 # -b: the sockets that forkd opens, and what becomes of connections while workers come and go.
 
 load helper
+load reload
 
 HTTPD=$BIN/httpd.so
 CLIENT=$BIN/client
@@ -466,6 +467,23 @@ is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
     never is_nonblocking 3
     is_nonblocking 4
   done
+}
+
+@test "O_NONBLOCK of the sockets is as the new code had it when the pool cannot go back" {
+  grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
+  needs_linux "the code is pinned"
+  start -n 2 -w 0 -b ./one
+  eventually is_ready 1 0
+  eventually is_ready 1 1
+  order first.2.1024 nonblock
+  order load.2.1 fail
+  order load.1.1025 wait
+  reload two
+  eventually waits load.1.1025
+  never is_nonblocking 3
+  order load.1.1025 fail
+  eventually logged "stands still: cannot go back"
+  eventually is_nonblocking 3
 }
 
 @test "a program that a worker leaves behind does not hold the port" {

@@ -9,6 +9,7 @@
 //   stay          the same, whatever SIGABRT says
 //   fail, crash   ends with status 5, or by SIGSEGV
 //   return        ends with status 0
+//   nonblock      sets O_NONBLOCK of the first socket
 //
 // and after that perhaps "once": then the worker removes the file first.
 #include "forkd.h"
@@ -39,6 +40,7 @@ static void obey_file(const char* file) {
     if (strstr(order, "fail")) _exit(5);
     if (strstr(order, "crash")) raise(SIGSEGV);
     if (strstr(order, "return")) _exit(0);
+    if (strstr(order, "nonblock")) return void(fcntl(3, F_SETFL, O_NONBLOCK));
     if (strstr(order, "stay")) signal(SIGABRT, SIG_IGN);
     if (!told) dprintf(1, "waits %s\n", file);
     told = true;
