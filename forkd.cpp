@@ -1690,7 +1690,6 @@ Ms tend_start(Slot& slot, Ms now) {
     return now + shortest_watch;
   }
   const char* reason = strerror(errno);
-  slot.past = Past::Nothing;
   if (is_trial) return trial_failed("cannot fork: %s", reason), never;
   const Ms delay = backoff(++pool.fork_failures);
   log_event(LOG_ERR, "cannot fork: %s; next try in %.3f s", reason, seconds(delay));

@@ -389,6 +389,20 @@ END
   logged_times 2 "reload failed"
 }
 
+@test "what an extra worker has shown in the reload before proves nothing in the next" {
+  # They return 0 at once, and so does the extra one, which waits for its next start when the roll ends.
+  order first.1 return
+  start -w 1000
+  eventually starts_of 0 2
+  signal HUP
+  eventually logged "reload complete"
+  order load.2.1024 wait
+  reload two
+  eventually waits load.2.1024
+  logged_times 1 "has passed its trial"
+  rm load.2.1024
+}
+
 @test "a command is tried for as long as its execution may fail, even with -w 0" {
   needs_virtual_time
   echo 0 >time
