@@ -166,6 +166,19 @@ complete="reload complete: every worker runs the new code"
 }
 has_opened() { [ -n "$(find "/proc/$(living "$asker")/fd" -lname "*/state" 2>/dev/null)" ]; }
 
+@test "what a worker has shown before its number was removed does not make the number healthy" {
+  # It returns 0 at once, and waits for its next start when it is removed.
+  order first.1.1 return
+  start -n 2 -w 0 -t 1000 -s state
+  eventually starts_of 1 2
+  signal USR2
+  eventually state target=1
+  order load.1.1 wait
+  signal USR1
+  eventually waits load.1.1
+  states target=2 healthy=1
+}
+
 @test "while a reload is on trial and rolls, the file says so, and --reload waits" {
   deploy one
   touch stay
