@@ -195,10 +195,10 @@ load virtual
 }
 
 @test "a worker that cannot start does not end a pool in which another one is healthy" {
-  printf '#!/bin/sh\nsleep 0.3; echo up; exec sleep 1000\n' >job
+  printf '#!/bin/sh\nexec sleep 1000\n' >job
   chmod +x job
-  run_forkd -w 0 ./job
-  eventually printed up
+  run_forkd -w 0 -s state ./job
+  eventually await line state 1 - "^healthy=1"
   mv job hidden
   signal USR1
   eventually logged "error: worker 1 (pid [0-9]*) could not start: cannot execute './job'"
