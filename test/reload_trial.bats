@@ -170,6 +170,7 @@ try() {
     # Without a reload, too. No other one starts meanwhile.
     order load.1 wait
     kill -KILL "$old"
+    eventually logged "warning: worker 0 (pid [0-9]*) was ended by signal 9"
     base=$((limit + limit / 15 + 200))
     time_to $base
     eventually waits load.1
@@ -184,7 +185,7 @@ try() {
     signal TERM
     eventually logged "shutting down"
     case $options in *"-g 0 "*)
-      time_until 60000
+      time_until 20000
       logged_times 1 "worker 0 .*killed"
       ;;
     esac
@@ -426,6 +427,7 @@ END
   # It is no failure of the pool, which would delay its next fork.
   logged_times 0 "next try"
   kill -KILL "$(ready_pid 1 0)"
+  eventually logged "worker 0 (pid [0-9]*) was ended by signal 9"
   time_to 300
   eventually logged "cannot fork: Resource temporarily unavailable; next try in 0\.100 s"
   signal HUP
