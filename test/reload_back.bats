@@ -258,6 +258,18 @@ END
   is_ready 2 2
 }
 
+@test "on the way back HUP for a file that is not there leaves the pool on its way" {
+  needs_linux "the code is pinned"
+  turn -w 0
+  rm code.so
+  signal HUP
+  eventually logged "reload failed: cannot load ./code.so:obeys: No such file or directory; the pool keeps its code"
+  eventually logged_times 2 "reload: trying the previous code as worker"
+  rm load.1.1025
+  eventually logged "back on the previous code"
+  logged_times 0 "stands still"
+}
+
 @test "TERM on the way back ends the pool in an orderly way" {
   needs_linux "the code is pinned"
   turn -w 0
