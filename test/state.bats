@@ -376,7 +376,7 @@ teardown_file() {
   cp state before
   rm code.so
   signal HUP
-  eventually logged_times 1 "warning: cannot write state: "
+  eventually logged_times 1 "warning: cannot write state: No space left on device\$"
   cmp state before
   [ ! -e state.new ]
   signal HUP
