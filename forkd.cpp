@@ -1201,7 +1201,7 @@ Ms backoff(int failures) {
 // Schedules a start, at least start_interval after the last one.
 void schedule_start(Slot& slot, Ms at) {
   slot.state = State::Waiting;
-  slot.start_at = slot.started ? max(at, slot.started + start_interval) : at;
+  slot.start_at = max(at, slot.started + start_interval);
   look_again(slot.start_at);
 }
 
