@@ -437,7 +437,7 @@ Job parse_job(int argc, char** argv) {
 
 // The shared object that workers load: the file, which the master keeps open.
 struct Code {
-  int number = 0;  // each trial's is a new one
+  int number = 0;  // each pin() gives a new one
   int fd = -1;
   unsigned long long nonblocking = 0;  // see nonblocking_sockets()
   struct stat file {};
@@ -524,8 +524,8 @@ void format_process_name(char (&name)[32], const char* program, int number) {
 }
 void name_process(const char* name) { prctl(PR_SET_NAME, name); }
 
-// Has the kernel send TERM to this process when its parent dies. False, with errno.
 constexpr bool is_linux = true;
+// Has the kernel send TERM to this process when its parent dies. False, with errno.
 bool watch_parent() { return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0; }
 
 // A worker loads code by the path while that leads to the file; else by the name that the file has
@@ -536,10 +536,10 @@ const char* find_name(const char* path, Code& code, char (&buffer)[PATH_MAX]) {
   if (!leads_to(path, code.file)) {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", code.fd);
-    const bool is_open = leads_to(link, code.file);
-    if (is_open && realpath(link, buffer) && leads_to(buffer, code.file))
+    const bool has_proc = leads_to(link, code.file);
+    if (has_proc && realpath(link, buffer) && leads_to(buffer, code.file))
       path = buffer;
-    else if (is_open && realpath("/proc/self", buffer))
+    else if (has_proc && realpath("/proc/self", buffer))
       return strcat(buffer, link + strlen("/proc/self"));
   }
   close_own(code.fd);
@@ -918,7 +918,7 @@ enum class Roll {
   Forward,    // old workers are replaced, a few at a time
   TryingOld,  // the previous code is the pool's again: nobody is let go until it passes a trial
   Back,       // it has passed: workers on the failed code are replaced, a few at a time
-  Stuck,      // there is no code to go back to: nobody is let go until the next reload
+  Stuck,      // no way back, or it has failed: nobody is let go until the next reload
 };
 
 // How the last reload that HUP asked for is going.
@@ -1336,7 +1336,8 @@ const char* pin(Code& code) {
   return S_ISREG(code.file.st_mode) ? nullptr : "not a regular file";
 }
 
-// Makes workers on other code old, now that the pool's has changed; ends all backoffs.
+// The pool's code has changed: workers on other code are old, those on it are not; no backoff
+// lasts.
 void mark_old_workers(Ms now) {
   for (Slot& slot : slots) {
     if (&slot == pool.reload.trial) continue;
@@ -1420,7 +1421,7 @@ void on_reload_signal(Ms now) {
   Reload& reload = pool.reload;
   if (reload.trial)
     log_event(LOG_INFO, "reload: the trial of worker %d is dropped", number_of(*reload.trial));
-  if (!reload.trial) pool_code.nonblocking = nonblocking_sockets();  // or it may have changed them
+  if (!reload.trial) pool_code.nonblocking = nonblocking_sockets();  // a trial may change them
   drop_trial();
   reload.count++;
   reload.tries_old = false;  // for trial_failed()
@@ -1501,7 +1502,7 @@ void tend_trial(Ms now) {
   // The time of -c is for new code.
   if (is_at_work(*reload.trial) && reload.passes_at == never)
     reload.passes_at = now + (reload.tries_old ? 0 : pool.options.canary);
-  if (now < reload.passes_at) return look_again(reload.passes_at);
+  if (now < reload.passes_at) return look_again(min(reload.passes_at, now + second));
   begin_roll(now);
 }
 
@@ -1522,8 +1523,8 @@ Census take_census(Ms now) {
   for (const Slot& slot : slots) {
     if (!is_below_target(slot) && &slot != pool.reload.helper) continue;
     const Request request = slot.pid > 0 ? request_to(slot) : Request::None;
-    census.vacant += request == Request::TakingRoom ||
-                     (request == Request::End ? is_leaving(slot, now) : !is_at_work(slot));
+    census.vacant += request == Request::End ? is_leaving(slot, now)
+                                             : request == Request::TakingRoom || !is_at_work(slot);
     if (&slot == pool.reload.helper) continue;
     census.healthy += is_at_work(slot);
     census.renewed += is_renewed(slot);
@@ -1620,8 +1621,8 @@ void worker_ended(Slot& slot, int status, Ms now) {
   if (pool.shutdown.begun && pool.shutdown.status == 0 && was_killed && signal)
     pool.shutdown.status = exit_killed;
   // Before trial_failed() and go_back(), which change the code to run next.
-  const bool says_nothing = !did_task || asked || slot.code != code_for(slot).number;
-  slot.past = says_nothing ? Past::Nothing : proven ? Past::Worked : Past::Briefly;
+  const bool tells = did_task && !asked && slot.code == code_for(slot).number;
+  slot.past = !tells ? Past::Nothing : proven ? Past::Worked : Past::Briefly;
   slot.failures = failed ? slot.failures + 1 : 0;
   slot.start_at = now + backoff(slot.failures);
   slot.healthy = false;
@@ -1629,7 +1630,7 @@ void worker_ended(Slot& slot, int status, Ms now) {
   slot.pid = 0;
   listen_again();
   const char* when = pool.reload.passes_at == never ? " before it was healthy" : " in its trial";
-  const bool is_last_start = !pool.ever_healthy && is_wanted(slot);  // it ends the master
+  const bool is_last_start = !pool.ever_healthy && is_wanted(slot);  // see give_up_if_hopeless()
   if (&slot == pool.reload.trial && !did_task && !(is_zero && asked))
     trial_failed("%s%s", text, phase == Phase::Failed ? "" : when);
   else if (phase == Phase::Failed)
@@ -1681,7 +1682,7 @@ void reap(Ms now) {
 
 // If fork(2) fails, that is not the worker's fault: the pool tries again later.
 Ms tend_start(Slot& slot, Ms now) {
-  const bool is_trial = &code_for(slot) == &trial_code;  // then there is no second try
+  const bool is_trial = &slot == pool.reload.trial && !pool.reload.tries_old;  // has no second try
   const Ms due = is_trial ? slot.start_at : max(slot.start_at, pool.fork_at);
   if (now < due) return due;
   if (clock_ms() > now + longest_turn) return now;  // again at once, after the signals
@@ -1719,7 +1720,7 @@ Ms healthy_at(const Slot& slot) {
              slot.loaded_at && !pool.options.timeout ? by_time : never);
 }
 
-// Notes that a process is healthy, or kills one that hangs while it is loaded.
+// Notes that a process is healthy, or kills one that hangs while its code is loaded.
 Ms tend_health(Slot& slot, unsigned long yields, Ms now) {
   const bool loaded = atomic_load(line_of(slot).phase) == Phase::Loaded;
   if (loaded && !slot.loaded_at) slot.loaded_at = now;
@@ -2060,7 +2061,7 @@ bool begin_pool(const Job& job, const Options& options) {
   pool.reaps_all = !job.function || master_pid == 1 || child.sa_handler == SIG_IGN ||
                    (child.sa_flags & SA_NOCLDWAIT);
   for (Slot& slot : slots)
-    if (slot.started) slot = {};  // the others are untouched: writing would map their pages
+    if (slot.start_at) slot = {};  // the others are untouched: writing would map their pages
   log_level = options.log_level;
   if (!job.function) count_sockets();
   open_log();

@@ -228,6 +228,16 @@ END
   done
 }
 
+@test "a pool that a worker's child runs knows nothing of the pool around it" {
+  run_application nested
+  eventually logged "shutting down"
+  eventually logged "exited with status 0"
+  inner=$(sed -n 's/^\(forkd.*\): info: shutting down/\1/p' log)
+  [ "$inner" != "forkd[$master]" ]
+  [ "$(grep -F "$inner" log | grep -c "started$")" -eq 1 ]
+  stops_with 0
+}
+
 @test "a signal that comes when a pool has just ended is not one to the next" {
   command -v strace >/dev/null || skip "no strace"
   # With the end of the last worker, when the master has already looked which signals have come. (It looks

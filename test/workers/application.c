@@ -213,6 +213,15 @@ static int run_one(forkd_worker *function) {
   return forkd_run(function, 0, NULL, &options);
 }
 
+/* Its first worker starts a process that runs a pool of its own. */
+static int has_a_master(int argc, char **argv) {
+  (void)argc;
+  (void)argv;
+  if (forkd_worker_number() == 0 && fork() == 0) _exit(run_one(stops_master));
+  while (forkd_yield()) pause_ms(10);
+  return 0;
+}
+
 static int run_silently(forkd_worker *function) {
   const struct forkd_options options = {.log_level = LOG_CRIT};
   return forkd_run(function, 0, NULL, &options);
@@ -312,6 +321,10 @@ int main(int argc, char **argv) {
     if (fork() == 0) return 0;
     waitid(P_ALL, 0, &end, WEXITED | WNOWAIT);
     return forkd_run(steady, 0, NULL, &options);
+  }
+  if (strcmp(mode, "nested") == 0) {
+    options.num_workers = 4;
+    return forkd_run(has_a_master, 0, NULL, &options);
   }
   if (strcmp(mode, "defaults") == 0) return forkd_run(steady, 0, NULL, NULL);
   if (strcmp(mode, "reads") == 0) { /* its standard input, before and after the pool */
