@@ -236,3 +236,14 @@ END
   stops_with 0
   logged "info: worker 0 (pid [0-9]*) was ended by signal 15"
 }
+
+@test "a command that ends itself by HUP, INT or QUIT when it gets TERM has not crashed" {
+  for name in HUP INT QUIT; do
+    rm -f log out
+    # (A shell ignores some in what it starts in the background.)
+    run_forkd "$BIN/default_signals" sh -c "trap 'trap - $name; kill -s $name \$\$' TERM; echo ready; while :; do sleep 0.02; done"
+    eventually printed ready
+    stops_with 0
+    logged "info: worker 0 (pid [0-9]*) was ended by signal $(kill -l $name) "
+  done
+}
