@@ -180,7 +180,7 @@ try() {
     eventually logged "warning: worker 0 (pid [0-9]*) was not loaded $within and is killed"
     starts_of 1024 1
     # A shutdown has its own steps.
-    time_to $((base + limit + limit / 15 + 300))
+    time_until $((base + limit + limit / 15 + 300))
     eventually waits load.1 2
     signal TERM
     eventually logged "shutting down"

@@ -434,8 +434,9 @@ is_nonblocking() { [ $(($(flags_of "$1") & 04000)) -ne 0 ]; }
 @test "O_NONBLOCK of the sockets is as before when a reload has failed, also after a trial that was dropped" {
   grep -qs flags /proc/self/fdinfo/0 || skip "no /proc/PID/fdinfo"
   cp "$W" code.so
-  run_forkd -w 1000 -b ./one ./code.so:waits_nonblocking set
-  eventually has_workers 1
+  run_forkd -t 1000 -w 0 -s state -b ./one ./code.so:waits_nonblocking set
+  # Its worker has looked for the file.
+  eventually await line state 1 - "^healthy=1"
   touch set
   signal HUP
   eventually is_nonblocking 3
