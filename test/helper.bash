@@ -1,7 +1,7 @@
 # Helpers of the tests. Nothing here sleeps in the hope that something has happened meanwhile: a
 # condition is waited for, with a deadline, and what was seen is shown when that has passed.
 
-deadline_seconds=${DEADLINE:-120} # long, so that a slow machine keeps it: tests that pass do not wait for it
+deadline_seconds=${DEADLINE:-300} # long, so that a slow machine keeps it: tests that pass do not wait for it
 
 setup() {
   cd "$BATS_TEST_TMPDIR" || return

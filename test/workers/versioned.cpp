@@ -31,7 +31,7 @@ static void pause_ms(long ms) {
 }
 
 static void obey_file(const char* file) {
-  for (bool told = false;; pause_ms(5)) {
+  for (bool told = false;; pause_ms(20)) {
     char order[32] = "";
     const int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return;
