@@ -23,7 +23,7 @@ long='forkd_run service_manager build reload_roll reload_back reload_trial state
   # shellcheck disable=SC2012,SC2046 # names without spaces
   set -- $(for name in $long; do [ ! -e "$name.bats" ] || echo "$name"; done) \
     $(ls -S ./*.bats | sed 's|./\(.*\).bats|\1|')
-  echo "$(cat ./*.bats | grep -c '^@test') tests; on two idle cores they take about half a minute"
+  echo "$(cat ./*.bats | grep -c '^@test') tests; on two idle cores they take about a minute"
 }
 began=$(date +%s)
 
