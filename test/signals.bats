@@ -198,7 +198,7 @@ signals_mean_what_they_shall() {
 has_taken_signals() { [ ! -r "/proc/$1/status" ] || [ "$(mask ShdPnd "/proc/$1/status")" -eq 0 ]; }
 
 term_interrupts() {
-  kill -TERM "$1" 2>/dev/null || :
+  kill -TERM "$(pid_of 0)" 2>/dev/null || :
   printed "read failed: Interrupted system call"
 }
 
@@ -229,8 +229,8 @@ feed_until_ended() {
   done
   never printed "read failed"
   second=$(pid_of 0)
-  # Not once: the first one may come when it does not read yet.
-  eventually term_interrupts "$second"
+  # Not once: one may come when it does not read yet, and a byte that is left then ends it.
+  eventually term_interrupts
   eventually is_replaced 0 "$second"
   exec 8>&-
 }
