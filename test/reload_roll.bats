@@ -167,22 +167,24 @@ END
   start_virtual -n 3 -w 0 -g 25 -t 50
   all_ready 3
   order task.1.0 stay
+  order task.1.1 wait
   order task.1.2 wait
-  eventually waits task.1.0
+  for number in 0 1 2; do eventually waits task.1.$number; done
   for look in 1 2 3 4 5 6 7; do
     # The others yield meanwhile.
-    rm -f task.1.2
+    order task.1 wait
+    rm task.1.1 task.1.2
+    eventually waits task.1 $((2 * look))
     order task.1.1 wait
-    eventually waits task.1.1 $look
-    rm task.1.1
     order task.1.2 wait
-    eventually waits task.1.2 $look
-    time_to $((10000 * look))
+    rm task.1
+    for number in 1 2; do eventually waits task.1.$number $((look + 1)); done
     time_until $((10000 * look))
   done
   eventually logged "worker 0 (pid [0-9]*) has not yielded for 50\.000 s and is aborted"
   reload two
   eventually is_ready 2 1024
+  rm task.1.1
   time_to 70100
   eventually is_ready 2 1
   time_to 70200
@@ -429,7 +431,7 @@ END
     eventually waits task.1.$number
   done
   reload two
-  eventually is_ready 2 1024
+  eventually logged "has passed its trial"
   order load.2.1024 wait
   kill -KILL "$(ready_pid 2 1024)"
   eventually waits load.2.1024

@@ -166,7 +166,7 @@ try() {
     eventually logged "warning: worker 1024 (pid [0-9]*) was not loaded $within and is killed"
     eventually logged "worker 1024 (pid [0-9]*) was ended by signal 9"
     [ "$(pids)" = "$old" ]
-    has_open "$open"
+    eventually has_open "$open"
     # Without a reload, too. No other one starts meanwhile.
     order load.1 wait
     kill -KILL "$old"
@@ -246,12 +246,12 @@ END
     logged "info: reload: trying the new code as worker $((1023 + count))\$"
     logged_times $((count - 1)) "info: reload: the trial of worker [0-9]* is dropped\$"
     logged_times $((count - 1)) "worker 10[0-9]* .* is asked to end"
-    has_open $((open + 1))
+    eventually has_open $((open + 1))
   done
   signal HUP
   eventually logged "error: reload failed: all extra numbers have workers of earlier reloads; the pool keeps its code"
   logged "reload: the trial of worker 1031 is dropped"
-  has_open "$open"
+  eventually has_open "$open"
   # The first that is free is taken.
   kill -KILL "$(pid_of 1027)" "$(pid_of 1029)"
   eventually logged_times 2 "worker 10.. .*ended by signal 9"
@@ -269,7 +269,7 @@ END
   is_ready 2 1027
   logged_times 1 "has passed"
   logged_times 1 "reload failed"
-  has_open "$open"
+  eventually has_open "$open"
 }
 
 @test "the worker of a dropped trial may finish its first task, and is killed if it hangs while it is loaded, without harm to others" {

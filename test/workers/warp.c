@@ -9,7 +9,9 @@
      out       gets a line "time MS fork", "time MS kill SIGNAL" or "time MS stands" for each of these
 
    Workers go on in real time, and the clock of a worker stands still. Time passes only when each of them
-   has been seen asleep since the call of poll(2): so nothing depends on how fast the machine is. */
+   has been seen asleep since the call of poll(2); and when the file time has changed, each that looks
+   for something again and again, with pauses in between, has looked since then as well. So nothing
+   depends on how fast the machine is. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #define _TIME_BITS 64
@@ -21,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,34 +48,68 @@ static long long number_in(const char *file, long long none) {
   return length > 0 ? atoll(text) : 0;
 }
 
+/* What a child tells about its pauses, in memory that it shares with the master. */
+struct pauses {
+  unsigned begun;
+  int now; /* it is in one */
+};
+static struct pauses *mine; /* in a child */
+
 static struct child {
   pid_t pid;
   int slept; /* since have_slept() was told to begin */
+  struct pauses *pauses;
+  unsigned begun_before; /* how many pauses it had begun when the file time changed */
 } children[most];
 static int child_count;
 
-/* 1 if it sleeps or has been stopped, 0 if it runs or ends, -1 if it has been reaped. */
-static int sleeps(pid_t pid) {
+enum state { Reaped, Runs, Sleeps, Stopped };
+
+static enum state state_of(pid_t pid) {
   char text[512] = "", path[32];
   snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
   const char *end = read(fd, text, sizeof text - 1) > 0 ? strrchr(text, ')') : NULL;
   if (fd >= 0) close(fd);
-  return end ? strchr("STt", end[2]) != NULL : -1;
+  return !end ? Reaped : end[2] == 'S' ? Sleeps : end[2] == 'T' || end[2] == 't' ? Stopped : Runs;
+}
+
+/* Of two pauses that it has begun, it has looked before the second. */
+static int has_looked(const struct child *child) {
+  return !__atomic_load_n(&child->pauses->now, __ATOMIC_SEQ_CST) ||
+         __atomic_load_n(&child->pauses->begun, __ATOMIC_SEQ_CST) - child->begun_before >= 2;
 }
 
 /* Whether each child has slept. */
-static int have_slept(int begin) {
+static int have_slept(int begin, int look) {
   int kept = 0, all = 1;
   for (int i = 0; i < child_count; i++) {
     struct child child = children[i];
-    if (begin || !child.slept) child.slept = sleeps(child.pid);
-    if (child.slept < 0) continue;
+    if (look) child.begun_before = __atomic_load_n(&child.pauses->begun, __ATOMIC_SEQ_CST);
+    if (begin) child.slept = 0;
+    if (!child.slept) {
+      const enum state state = state_of(child.pid);
+      if (state == Reaped) continue;
+      child.slept = state == Stopped || (state == Sleeps && has_looked(&child));
+    }
     if (!child.slept) all = 0;
     children[kept++] = child;
   }
   child_count = kept;
   return all;
+}
+
+int nanosleep(const struct timespec *time, struct timespec *left) {
+  static int (*real)(const struct timespec *, struct timespec *);
+  if (!real)
+    *(void **)&real = dlsym(RTLD_NEXT, sizeof(long) == 8 ? "nanosleep" : "__nanosleep64");
+  if (mine) {
+    __atomic_add_fetch(&mine->begun, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&mine->now, 1, __ATOMIC_SEQ_CST);
+  }
+  const int result = real(time, left);
+  if (mine) __atomic_store_n(&mine->now, 0, __ATOMIC_SEQ_CST);
+  return result;
 }
 
 __attribute__((constructor)) static void load(void) { unsetenv("LD_PRELOAD"); /* not in commands */ }
@@ -90,15 +127,17 @@ int clock_gettime(clockid_t clock, struct timespec *t) {
 
 int poll(struct pollfd *fds, nfds_t count, int timeout) {
   static int (*real)(struct pollfd *, nfds_t, int);
-  static long long stood = -1;
+  static long long stood = -1, limit = -1;
   long long left = timeout;
   if (!real) *(void **)&real = dlsym(RTLD_NEXT, "poll");
   if (timeout <= 0) return real(fds, count, timeout);
   for (int begin = 1;; begin = 0) {
     const int events = real(fds, count, patience);
     if (events != 0) return events;
-    if (!have_slept(begin)) continue;
-    const long long limit = number_in("time", 1LL << 60);
+    const long long limit_now = number_in("time", 1LL << 60);
+    const int changed = limit_now != limit;
+    limit = limit_now;
+    if (!have_slept(begin || changed, changed)) continue;
     if (passed + left <= limit) {
       passed += left;
       const long long late = number_in("freeze", 0);
@@ -123,9 +162,17 @@ pid_t fork(void) {
     errno = EAGAIN;
     return -1;
   }
+  static struct pauses *all;
+  static unsigned forks;
+  if (!all)
+    all = mmap(NULL, most * sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  struct pauses *const its = &all[forks++ % most];
+  its->now = 0;
   const pid_t child = real();
+  if (child == 0) mine = its;
   if (child != 0) passed += number_in("slow_fork", 0);
-  if (child > 0 && child_count < most) children[child_count++].pid = child;
+  if (child > 0 && child_count < most)
+    children[child_count++] = (struct child){child, 0, its, its->begun - 2};
   return child;
 }
 
