@@ -14,8 +14,8 @@ setup() {
 teardown() {
   local jobs
   jobs=$(jobs -pr && jobs -ps)
-  # (The shell would say of each that it was killed.)
-  [ -z "$jobs" ] || { await kill $jobs; wait $jobs || :; } 2>/dev/null
+  # (The shell would say of each that it was killed, also of those that the test has killed.)
+  { [ -z "$jobs" ] || await kill $jobs; wait || :; } 2>/dev/null
   [ -n "${BATS_TEST_COMPLETED:-}" ] || { [ ! -e log ] || { echo "--- log"; tail -n 40 log; }; }
 }
 

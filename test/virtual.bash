@@ -21,8 +21,7 @@ run_virtual() { LD_PRELOAD=$BIN/warp.so run_forkd "$@"; }
 # anew: forgets the pool before.
 anew() {
   if [ -n "$master" ]; then
-    await kill "$master"
-    wait "$master" 2>/dev/null || :
+    { await kill "$master"; wait "$master" || :; } 2>/dev/null
   fi
   rm -f out log time freeze slow_fork no_fork no_kill
 }
