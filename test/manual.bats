@@ -17,9 +17,7 @@ commands() { block "$1" "$2" | sed -n 's/^\$ //p'; }
 
 # What make install would put in place, and the compilers with the flags that the suite runs with.
 setup() {
-  cd "$BATS_TEST_TMPDIR" || return
-  W=$BIN/workers.so
-  master=
+  begin
   mkdir bin
   ln -s "$FORKD" bin/forkd
   printf '#!/bin/sh\nexec %s "$@" %s\n' "$(command -v "$CXX")" "$LDFLAGS" >bin/c++

@@ -13,7 +13,7 @@ block() {
 
 # The commands are run where a user would: in a folder with the sources, where make was run.
 setup() {
-  cd "$BATS_TEST_TMPDIR" || return
+  begin
   ln -s "$FORKD" "$ROOT/forkd.h" "$ROOT/libforkd.a" "$ROOT/worker.so" "$ROOT/httpd.so" .
   mkdir bin
   # c++ and cc are the compilers that the suite runs with, flags included.
