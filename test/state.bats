@@ -425,7 +425,7 @@ teardown_file() {
   cmp out with
   run_forkd -s state sleep 1000
   eventually has_workers 1
-  worker=$(pid_of 0)
+  worker=$(living "$master")
   eventually is_called "$worker" sleep
   never grep -l "state" <(ls -l "/proc/$worker/fd")
 }
