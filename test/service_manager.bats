@@ -103,28 +103,42 @@ hear() { kill -CONT "$manager"; }
 }
 
 @test "workers that always end with 0 soon are healthy, also between one process and the next" {
-  pool returns -n 2 -t 5 -w 0.1 "$W:returns" 0
-  pool yields -n 2 -t 5 -w 0.1 "$W:returns" 0 healthy
-  pool short -n 2 -t 5 -w 0.1 "$W:one_task" 200
+  pool returns -n 2 -t 1000 -w 0.1 "$W:returns" 0
+  pool short -n 2 -t 1000 -w 0.1 "$W:one_task" 200
   # Without -t the task may take as long as the warm-up.
   pool long -n 2 "$W:one_task" 1200
   touch quick
   pool quick -t 1000 -w 0.3 "$W:quick_or_stuck" "$PWD/quick"
-  for name in returns yields short long; do
+  for name in returns short long; do
     eventually heard_of "$name" "READY=1 STATUS=2 of 2"
     : >"heard.$name"
     : >"log.$name"
   done
   eventually heard_of quick "READY=1 STATUS=1 of 1"
   eventually ended_times long 2
-  for name in returns yields short; do eventually ended_times "$name" 12; done
-  for name in returns yields short long; do
+  for name in returns short; do eventually ended_times "$name" 12; done
+  for name in returns short long; do
     echo "$name"
     [ ! -s "heard.$name" ]
   done
   # Not when the next one takes its time.
   rm quick
   eventually heard_of quick "STATUS=0 of 1"
+}
+
+@test "workers that yield and end with 0 at once are healthy also between one process and the next" {
+  needs_virtual_time
+  manager
+  echo 0 >time
+  run_virtual -n 2 -t 5 -w 0.1 "$W:returns" 0 healthy
+  eventually heard "READY=1 STATUS=2 of 2"
+  : >heard
+  time_until 2000
+  logged_at_least 40 "exited with status 0"
+  # What comes last has been heard last.
+  signal USR1
+  eventually heard "STATUS=3 of 3"
+  heard_times 0 "STATUS=[01] of"
 }
 
 @test "a number whose worker has ended is healthy no longer, whatever it did before" {
