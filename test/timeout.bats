@@ -35,12 +35,11 @@ load virtual
 @test "nothing that comes meanwhile puts off the end of a worker that hangs: SIGCONT, workers that come and go" {
   mkdir continued
   run_forkd -t 0.3 -w 0.3 -n 20 -l warning "$W:first_hangs_others_end"
-  (
-    cd continued
-    run_forkd -t 0.5 "$W:hangs"
-    old=$(pid_of 0)
-    eventually continued_and_aborted "$old"
-  )
+  cd continued
+  run_forkd -t 0.5 "$W:hangs"
+  old=$(pid_of 0)
+  eventually continued_and_aborted "$old"
+  cd ..
   eventually logged "worker 0 (pid [0-9]*) has not yielded for 0\.300 s and is aborted"
 }
 continued_and_aborted() {

@@ -250,6 +250,14 @@ static struct list tree(char **roots, int count) {
   return found;
 }
 
+/* A process that has been sent SIGSTOP may still finish a fork. (One that cannot be interrupted waits
+   for something else, maybe for a child that has been stopped.) */
+static void wait_until_stopped(pid_t pid) {
+  const struct timespec pause = {0, 1000000};
+  struct process one;
+  while (find(pid, &one) && strchr("RS", one.state)) nanosleep(&pause, NULL);
+}
+
 static void kill_tree(char **roots, int count) {
   int before = -1, i;
   struct list found = {0};
@@ -257,7 +265,8 @@ static void kill_tree(char **roots, int count) {
     before = found.count;
     free(found.at);
     found = tree(roots, count);
-    for (i = 0; i < found.count; i++) kill(found.at[i].pid, SIGSTOP);
+    for (i = 0; i < found.count; i++)
+      if (kill(found.at[i].pid, SIGSTOP) == 0) wait_until_stopped(found.at[i].pid);
   }
   for (i = 0; i < found.count; i++) kill(found.at[i].pid, SIGKILL);
 }
