@@ -213,11 +213,18 @@ static int run_one(forkd_worker *function) {
   return forkd_run(function, 0, NULL, &options);
 }
 
-/* Its first worker starts a process that runs a pool of its own. */
+/* A worker in the middle starts a process that runs a pool of its own, and says what that returns. */
 static int has_a_master(int argc, char **argv) {
   (void)argc;
   (void)argv;
-  if (forkd_worker_number() == 0 && fork() == 0) _exit(run_one(stops_master));
+  if (forkd_worker_number() == 2) {
+    int status = 0;
+    const pid_t pid = fork();
+    if (pid == 0) _exit(run_one(stops_master));
+    waitpid(pid, &status, 0);
+    printf("inner pool %d\n", WEXITSTATUS(status));
+    fflush(stdout);
+  }
   while (forkd_yield()) pause_ms(10);
   return 0;
 }
