@@ -1282,7 +1282,7 @@ void begin_shutdown(Ms now, int status) {
 }
 
 void kill_all() {
-  pool.shutdown.kill_at = pool.shutdown.nudge_at = never;
+  pool.shutdown.kill_at = never;
   for (Slot& slot : slots) {
     if (slot.state == State::Running || slot.state == State::Aborted)
       kill_worker(slot, "has not ended");
