@@ -1323,12 +1323,11 @@ void give_up_if_hopeless(Phase phase, Ms now) {
 
 // ---- The master: the trial of a reload ----------------------------------------------------------
 
-// Opens the file now at the job's path. Null, or why that failed; errno says if it is missing.
+// Opens the file now at the job's path. Null, or why that failed.
 const char* pin(Code& code) {
   static int last_number;
   code.number = ++last_number;
   if (!pool.job.path) return nullptr;
-  errno = 0;
   // O_NONBLOCK: a FIFO there must not hold the master up.
   if (!keep_own(code.fd, open(pool.job.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) ||
       fstat(code.fd, &code.file) != 0)
@@ -2071,8 +2070,8 @@ bool begin_pool(const Job& job, const Options& options) {
   const bool is_open = open_pipe(ends);
   const bool can_wait = keep_own(wake_read, ends[0]);
   const bool has_pipe = keep_own(wake_write, ends[1]) && can_wait && is_open;
-  constexpr int access = PROT_READ | PROT_WRITE, kind = MAP_SHARED | MAP_ANONYMOUS;
-  void* memory = mmap(nullptr, sizeof(Shared), access, kind, -1, 0);
+  constexpr int rights = PROT_READ | PROT_WRITE, kind = MAP_SHARED | MAP_ANONYMOUS;
+  void* memory = mmap(nullptr, sizeof(Shared), rights, kind, -1, 0);
   if (memory != MAP_FAILED) shared = static_cast<Shared*>(memory);
   if (!has_pipe || !shared || !make_environment()) {
     log_event(LOG_CRIT, "cannot make %s: %s", has_pipe ? "shared memory" : "a pipe",
@@ -2081,7 +2080,7 @@ bool begin_pool(const Job& job, const Options& options) {
   }
   log_event(LOG_INFO, "forkd %s runs %s, workers: %d", version, job.spec, pool.target);
   if (const char* reason = pin(pool_code)) {
-    const bool is_bare = errno == ENOENT && !strchr(job.spec, '/');
+    const bool is_bare = !strchr(job.spec, '/') && access(job.path, F_OK) != 0;
     const char* hint = is_bare ? " (a colon makes it PATH:SYMBOL; put 'env' before a command)" : "";
     log_event(LOG_CRIT, "cannot load %s: %s%s", job.spec, reason, hint);
     return false;
