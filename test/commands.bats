@@ -303,6 +303,23 @@ END
   printed "^end 2$"
 }
 
+@test "what the leader of a command leaves is awaited also where forkd may not signal it" {
+  needs_virtual_time
+  write_job
+  touch no_right
+  echo 0 >time
+  run_virtual -g 1000 sh -c "$wrapped"
+  eventually printed ready
+  kill -KILL "$(pid_of 0)"
+  eventually printed asked
+  time_until 1000
+  logged_times 1 "started$"
+  touch over
+  rm time
+  eventually logged_times 2 "started$"
+  printed "^end 1$"
+}
+
 @test "what the leader of a command leaves is killed at the end of the grace period: status 3; with -g 0 never" {
   needs_virtual_time
   write_job

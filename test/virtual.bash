@@ -23,7 +23,7 @@ anew() {
   if [ -n "$master" ]; then
     { await kill "$master"; wait "$master" || :; } 2>/dev/null
   fi
-  rm -f out log time freeze slow_fork no_fork no_kill
+  rm -f out log time freeze slow_fork no_fork no_kill no_right
 }
 
 # time_until MS: time goes on up to then, and has got there.
