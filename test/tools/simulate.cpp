@@ -71,7 +71,8 @@ struct Worker {
   Plan plan;
   int version, status;       // of its code; with which it ends
   Ms task;                   // how long one takes
-  bool in_call;              // it is within forkd_yield()
+  bool in_call;              // it is within forkd_yield() or forkd_stop_fd()
+  bool told;                 // its stop descriptor is readable
   bool immune, killed;       // kill(2) fails; has got SIGKILL, or was to get it
   int freezes;               // in its life
   Ms forked_at, aborted_at;  // by the master's clock; never: not at all
@@ -114,6 +115,7 @@ pid_t reap(pid_t pid, int* status);
 ssize_t take_line(const char* text, size_t size);
 ssize_t take_message(const char* text);
 int wait_for_byte(const pollfd*, int timeout);
+ssize_t take_byte() { return in_worker ? in_worker->told = true : ++bytes_in_pipe; }
 
 int fail(int reason) { return errno = reason, -1; }
 
@@ -190,7 +192,7 @@ ssize_t read_all(char*) {
 #define stat(path, is) describe(file_at(path), is)
 #define waitid(type, id, info, flags) find_dead(info)
 #define waitpid(pid, status, flags) reap(pid, status)
-#define write(fd, data, size) (fd == STDERR_FILENO ? take_line(data, size) : ++bytes_in_pipe)
+#define write(fd, data, size) (fd == STDERR_FILENO ? take_line(data, size) : take_byte())
 #define main forkd_main
 #define take_turn forkd_turn
 #include "../../forkd.cpp"
@@ -430,6 +432,7 @@ void end(Worker& w, int status) {
 // Does what on_request() does. It counts as back then, for the roll has not let it go.
 void handle_signal(Worker& w) {
   line_of(w).request = Request::End;
+  if (in_worker == &w) write_stop_byte();
   if (w.asked_at != never) return;
   w.away = false;
   w.asked_at = awake();
@@ -441,27 +444,43 @@ void load(Worker& w) {
   if (line.request == Request::End) return end(w, 0);
   line.phase = w.plan == Plan::FailsToLoad ? Phase::Failed : Phase::Loaded;
   if (w.plan == Plan::FailsToLoad) return end(w, 127 << 8);
-  line.has_stop_fd = w.plan == Plan::Polls;
   w.loaded_at = awake();
   w.life = Life::Working;
   w.next_at = run.kind == Kind::Command ? now + w.task : now;
 }
 
-void yield(Worker& w) {
-  const bool was_asked = w.asked_at != never;
+int call(Worker& w, int (*function)()) {
   const Self outer_self = self;
   Worker* const outer = in_worker;
   self = {.line = &line_of(w), .number = w.number, .pid = w.pid};
   in_worker = &w;
   w.in_call = true;
-  w.first_yield_at = min(w.first_yield_at, awake());
-  const bool goes_on = forkd_yield();
+  const int result = function();
   w.in_call = false;
   in_worker = outer;
   self = outer_self;
+  return result;
+}
+
+void yield(Worker& w) {
+  const bool was_asked = w.asked_at != never;
+  w.first_yield_at = min(w.first_yield_at, awake());
+  const bool goes_on = call(w, forkd_yield);
   w.yielded_at = awake();
   check_yield(w, goes_on, was_asked);
   if (!goes_on) w.life = Life::Leaving;
+}
+
+// It waits by the stop descriptor, for which it asks when it has yielded for the first time.
+void wait_by_stop_fd(Worker& w) {
+  w.next_at = never;
+  if (!line_of(w).has_stop_fd) {
+    call(w, forkd_stop_fd);
+    open_files -= 2;  // which are its own
+  }
+  if (w.told) w.next_at = now;
+  if (line_of(w).request == Request::End && w.next_at == never)
+    broken("worker %d is asked to end, but its stop descriptor is not readable", w.number);
 }
 
 // What it does when its time has come.
@@ -474,8 +493,7 @@ void act(Worker& w) {
   w.next_at = now + w.task;
   if (run.kind == Kind::Command) return;
   yield(w);
-  if (w.plan == Plan::Polls && w.life == Life::Working && !pool.options.timeout)
-    w.next_at = w.asked_at != never ? now : never;
+  if (w.plan == Plan::Polls && w.life == Life::Working && !pool.options.timeout) wait_by_stop_fd(w);
   if (w.status) end(w, w.status);
 }
 
@@ -692,7 +710,7 @@ pid_t fork_worker() {
   w.task = 1 + below(calm ? 50 : one_in(16) ? 15000 : 200);
   w.immune = !calm && one_in(20);
   w.life = Life::Loading;
-  w.killed = false;
+  w.killed = w.told = false;
   w.status = w.freezes = 0;
   w.forked_at = clock();
   w.yielded_at = awake();
