@@ -14,7 +14,7 @@ is_whole() {
       count = split(children, pid, " ")
       for (i = 1; i <= count; i++) if (pid[i] in number && number[pid[i]] < target) whole[number[pid[i]]]
       for (i in whole) found++
-      exit !(count == target && found == target)
+      exit !(target && count == target && found == target)
     }' log
 }
 descriptors() { (shopt -s nullglob && set -- "/proc/$master/fd/"* && echo $#); }
