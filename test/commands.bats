@@ -278,13 +278,14 @@ left_group='$SIG{TERM} = "IGNORE"; $parent = getppid(); setpgrp(0, getpgrp($pare
 }
 
 # A shell whose job needs its time: TERM ends the shell at once, and the job, which gets it then, when the
-# file "over" is there. It says whether its master still lives, and how many workers were started.
+# file "over" is there. It says whether its master still lives, and how many workers were started. (If the
+# test fails it is nobody's child any more, and ends with the test's folder.)
 wrapped='cd . && forkd=$PPID sh ./job.sh; :'
 write_job() {
   cat >job.sh <<'END'
 trap 'asked=yes; echo asked' TERM
 echo ready
-until [ -e over ] && [ "$asked" ]; do sleep 0.02; done
+until [ -e over ] && [ "$asked" ] || [ ! -e job.sh ]; do sleep 0.02; done
 sleep 0.3
 kill -0 "$forkd" && echo "end $(grep -c started log)"
 END
