@@ -172,7 +172,7 @@ pid_t fork(void) {
   const pid_t child = real();
   if (child == 0) mine = its;
   if (child != 0) passed += number_in("slow_fork", 0);
-  if (child > 0 && child_count < most)
+  if (child > 0 && child_count < most) /* a new one has not missed anything: two pauses to its credit */
     children[child_count++] = (struct child){child, 0, its, its->begun - 2};
   return child;
 }
